@@ -1,0 +1,60 @@
+"""The kernel of Velaria: all semantics of batch and stream, and nothing above them.
+
+Applications import `velaria`, which hands these names on. They load on first use, so that importing
+the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from velaria_core.dataframe import DataFrame as DataFrame
+    from velaria_core.logical.expr import Column as Column
+    from velaria_core.logical.expr import col as col
+    from velaria_core.logical.expr import expr as expr
+    from velaria_core.logical.expr import fn as fn
+    from velaria_core.logical.expr import lit as lit
+    from velaria_core.logical.expr import when as when
+    from velaria_core.session import DataflowSession as DataflowSession
+    from velaria_core.session import Session as Session
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it. tests/contract holds the golden list.
+_PUBLIC = {
+    "DataflowSession": "session",
+    "Session": "session",
+    "DataFrame": "dataframe",
+    "Column": "logical.expr",
+    "col": "logical.expr",
+    "expr": "logical.expr",
+    "fn": "logical.expr",
+    "lit": "logical.expr",
+    "when": "logical.expr",
+    "VelariaError": "errors",
+    "InputError": "errors",
+    "SqlSyntaxError": "errors",
+    "SqlSemanticError": "errors",
+    "SqlUnsupportedError": "errors",
+    "TableKindError": "errors",
+    "CatalogNotFoundError": "errors",
+    "DataError": "errors",
+    "ExternalError": "errors",
+    "QueryCancelled": "errors",
+    "StateError": "errors",
+    "InternalError": "errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,416 @@
+"""DuckDB, and nothing else of it anywhere: connections, cursors, settings, and its errors in our words.
+
+One `Engine` is one DuckDB instance with locked-down settings. Work happens on a `Cursor`: a connection of its own,
+taken from a pool, for one statement at a time; cursors of one engine share tables, but not Arrow bindings, and any
+number of threads may hold one each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from velaria_core.errors import (
+    CatalogNotFoundError,
+    DataError,
+    ExternalError,
+    InputError,
+    InternalError,
+    Place,
+    QueryCancelled,
+    SqlSemanticError,
+    SqlSyntaxError,
+    SqlUnsupportedError,
+    StateError,
+    VelariaError,
+)
+from velaria_core.types import arrow_type, literal
+
+# Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
+# must not become tables (duckdb-notes sections 10 and 11).
+_FIXED = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "python_enable_replacements": "false",
+}
+# Per connection: errors arrive with a position, progress can be asked for and is not printed.
+_PER_CURSOR = (
+    "SET errors_as_json=true",
+    "SET enable_progress_bar=true",
+    "SET enable_progress_bar_print=false",
+    "SET TimeZone='UTC'",
+)
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session chooses about its engine.
+
+    Attributes:
+        path: the database file, or None for memory.
+        memory_limit: e.g. "2GB"; work beyond it spills to `temp_directory`.
+        threads: worker threads; None is one for each core.
+        temp_directory: where to spill; None lets the engine choose beside the database.
+        roots: where files may be read and written; None is anywhere the user may.
+        read_only: open the database file for reading only.
+    """
+
+    path: str | None = None
+    memory_limit: str | None = None
+    threads: int | None = None
+    temp_directory: str | None = None
+    roots: tuple[str, ...] | None = None
+    read_only: bool = False
+
+
+class Engine:
+    """One DuckDB instance."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._idle: list[Cursor] = []
+        self._closed = False
+        config: dict[str, Any] = dict(_FIXED)
+        if settings.memory_limit is not None:
+            config["memory_limit"] = settings.memory_limit
+        if settings.threads is not None:
+            config["threads"] = str(settings.threads)
+        if settings.temp_directory is not None:
+            config["temp_directory"] = settings.temp_directory
+        try:
+            self._root = duckdb.connect(settings.path or ":memory:", settings.read_only, config)
+            if settings.roots is not None:
+                allowed = ", ".join(literal(root.rstrip("/") + "/") for root in settings.roots)
+                self._root.execute(f"SET allowed_directories=[{allowed}]")
+                self._root.execute("SET enable_external_access=false")
+            self._root.execute("ATTACH IF NOT EXISTS ':memory:' AS velaria_temp")
+        except duckdb.Error as error:
+            raise translate(error, what=f"opening {settings.path or 'the engine'}") from error
+
+    @contextmanager
+    def cursor(self, feeds: Mapping[str, Any] | None = None) -> Iterator[Cursor]:
+        """A connection for one caller, with `feeds` (name -> Arrow data) bound while it is held."""
+        cursor = self._take()
+        try:
+            cursor.bind(feeds or {})
+            yield cursor
+        finally:
+            self._give_back(cursor)
+
+    def _take(self) -> Cursor:
+        with self._lock:
+            if self._closed:
+                raise InputError("session.closed", "the session is closed", hint="open a new DataflowSession")
+            if self._idle:
+                return self._idle.pop()
+            return Cursor(self._root.cursor())
+
+    def _give_back(self, cursor: Cursor) -> None:
+        if not cursor.reset():
+            return
+        with self._lock:
+            if self._closed:
+                cursor.close()
+            else:
+                self._idle.append(cursor)
+
+    def close(self) -> None:
+        """Close every idle cursor and the instance; a held cursor closes when it is given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for cursor in idle:
+            cursor.close()
+        self._root.close()
+
+
+class Cursor:
+    """One connection: one statement at a time, from one thread; `interrupt` and `progress` from any."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._bound: list[str] = []
+        for statement in _PER_CURSOR:
+            connection.execute(statement)
+
+    def bind(self, feeds: Mapping[str, Any]) -> None:
+        """Make Arrow data readable as tables of these names. About 0.4 ms each."""
+        for name, data in feeds.items():
+            with translated("binding an Arrow table"):
+                self._connection.register(name, data)
+            self._bound.append(name)
+
+    def schema(self, sql: str) -> pa.Schema:
+        """The columns that `sql` would give, without running it. 0.2 to 1 ms."""
+        try:
+            relation = self._connection.sql(sql)
+            return pa.schema(
+                [
+                    pa.field(name, arrow_type(str(kind)))
+                    for name, kind in zip(relation.columns, relation.types, strict=True)
+                ]
+            )
+        except duckdb.Error as error:
+            # The relation API tells no position; the same text as a statement does.
+            try:
+                self._connection.execute("DESCRIBE " + sql)
+                self._connection.complete()
+            except duckdb.Error as located:
+                raise translate(located, sql=sql, shift=len("DESCRIBE ")) from located
+            raise translate(error, sql=sql) from error
+
+    def table(self, sql: str, parameters: Parameters = None) -> pa.Table:
+        """Run a query to its end. The result is held in memory."""
+        with translated(sql=sql):
+            if parameters is None:
+                relation = self._connection.sql(sql)
+                if relation is None:
+                    return pa.table({})
+                return relation.to_arrow_table()
+            return self._connection.execute(sql, parameters).to_arrow_table()
+
+    def reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
+        """Run a query as a stream of record batches of about `rows` rows; memory stays bounded."""
+        with translated(sql=sql):
+            return self._connection.sql(sql).to_arrow_reader(rows)
+
+    def rows(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        """Run a statement and fetch everything: for the engine's own small answers."""
+        with translated(sql=sql):
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def execute(self, sql: str, parameters: Parameters = None) -> int:
+        """Run a statement for its effect.
+
+        Returns:
+            Rows inserted, deleted, updated or copied; 0 where the engine counts none.
+        """
+        with translated(sql=sql):
+            found = self._connection.execute(sql, parameters).fetchall()
+        count = found[0][0] if found and len(found[0]) == 1 else 0
+        return count if isinstance(count, int) and not isinstance(count, bool) else 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Any exception rolls back: a COMMIT after an error would silently do so too."""
+        self.rows("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            self.rows("ROLLBACK")
+            raise
+        self.rows("COMMIT")
+
+    def interrupt(self) -> None:
+        """Stop the running statement, from another thread; it raises QueryCancelled."""
+        self._connection.interrupt()
+
+    def progress(self) -> float | None:
+        """How far the running statement is, 0 to 1, or None where the engine cannot tell."""
+        done = self._connection.query_progress()
+        return done / 100 if done >= 0 else None
+
+    def reset(self) -> bool:
+        """Drop the bindings and any unread result. False when the connection can no longer be used."""
+        try:
+            self._connection.abort()
+            for name in self._bound:
+                self._connection.unregister(name)
+            self._bound.clear()
+        except duckdb.Error:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def statements(sql: str) -> list[tuple[str, str]]:
+    """(type, text) of each statement, as the engine's own parser splits them; types as `SELECT`, `INSERT`."""
+    with translated(sql=sql):
+        found = duckdb.extract_statements(sql)
+    return [(statement.type.name, statement.query) for statement in found]
+
+
+@contextmanager
+def translated(what: str | None = None, *, sql: str | None = None) -> Iterator[None]:
+    """Engine errors inside leave as VelariaError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error, what=what, sql=sql) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """An engine error we know: how to recognise it, and what it is in our words."""
+
+    pattern: str
+    kind: type[VelariaError]
+    code: str
+    hint: str | None = None
+    message: str | None = None
+
+
+# First match wins; patterns are searched in "ExceptionType: message". More telling rows stand first.
+_RULES: tuple[_Rule, ...] = (
+    _Rule(r"INTERRUPT|^InterruptException", QueryCancelled, "query.cancelled", None, "the query was cancelled"),
+    _Rule(
+        r"(?i)no space left|disk.{0,20}full|ENOSPC",
+        ExternalError,
+        "disk.full",
+        "free some space, or choose another folder (temp_directory for spilling)",
+    ),
+    _Rule(
+        r"^OutOfMemory",
+        ExternalError,
+        "memory.limit",
+        "raise memory_limit, give a temp_directory to spill to, or reduce what is held at once "
+        "(median, quantile, mode and list cannot spill)",
+    ),
+    _Rule(
+        r"(?i)permission denied|disabled by configuration|^PermissionException",
+        ExternalError,
+        "file.forbidden",
+        "the path is outside the session's roots, or the user may not read it",
+    ),
+    _Rule(r"Could not set lock", StateError, "database.locked", "close the other process that has it open"),
+    _Rule(r"not a valid DuckDB database", DataError, "database.invalid", "choose another path"),
+    _Rule(r"(?i)corrupt|checksum", StateError, "database.corrupt", "restore the file from a copy"),
+    _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again"),
+    _Rule(r"No files found that match", InputError, "file.not_found", "check the path; globs may match nothing"),
+    _Rule(r"(?i)division by zero", DataError, "value.division_by_zero", "use nullif(divisor, 0), or TRY(...)"),
+    _Rule(
+        r"^OutOfRange|(?i:overflow)|out of range",
+        DataError,
+        "value.overflow",
+        "cast to a wider type first, e.g. CAST(x AS DOUBLE) or DECIMAL(38, 2)",
+    ),
+    _Rule(r"(?i)csv error", DataError, "file.bad_row", 'on_error="skip" leaves bad rows out, "collect" keeps them'),
+    _Rule(
+        r"(?i)malformed json|json transform|unexpected (end|character)",
+        DataError,
+        "file.bad_row",
+        'on_error="skip" leaves bad rows out, "collect" keeps them',
+    ),
+    _Rule(r"(?i)invalid unicode|not utf-?8|encoding", DataError, "file.encoding", 'name it: encoding="latin-1"'),
+    _Rule(r"^ConversionException", DataError, "value.conversion", "TRY_CAST gives NULL instead"),
+    _Rule(r"^ConstraintException", DataError, "value.constraint"),
+    _Rule(r"^ParserException|SYNTAX_ERROR", SqlSyntaxError, "sql.syntax"),
+    _Rule(
+        r"Function with name (\S+) (does not exist|is not in the catalog)|not in the catalog, but it exists in",
+        SqlSemanticError,
+        "sql.unknown_function",
+    ),
+    _Rule(
+        r"(?i)(table|view) with name .* does not exist|Catalog.*does not exist",
+        CatalogNotFoundError,
+        "sql.unknown_table",
+    ),
+    _Rule(
+        r"COLUMN_NOT_FOUND|Referenced column|does not have a column named|not found in FROM",
+        SqlSemanticError,
+        "sql.unknown_column",
+    ),
+    _Rule(r"Ambiguous reference", SqlSemanticError, "sql.ambiguous_column", "write the table before the column"),
+    _Rule(
+        r"(?i)cannot contain aggregates|aggregate function calls cannot be nested",
+        SqlSemanticError,
+        "sql.misplaced_aggregate",
+        "filter aggregates with HAVING, after GROUP BY",
+    ),
+    _Rule(r"must appear in the GROUP BY", SqlSemanticError, "sql.not_grouped"),
+    _Rule(
+        r"(?i)no function matches|could not choose a best candidate|cannot (compare|cast|mix)|type mismatch|"
+        r"Unimplemented type for cast",
+        SqlSemanticError,
+        "sql.type_mismatch",
+        "cast one side, e.g. CAST(x AS BIGINT)",
+    ),
+    _Rule(r"already exists", InputError, "catalog.exists", "use CREATE OR REPLACE, or DROP it first"),
+    _Rule(r"^BinderException|^CatalogException|^InvalidType", SqlSemanticError, "sql.invalid"),
+    _Rule(r"^NotImplemented", SqlUnsupportedError, "sql.unsupported"),
+    _Rule(r"^TransactionException", ExternalError, "database.conflict", "try again"),
+    _Rule(r"^(IOException|HTTPException)|^Error: .*(open|read) file", ExternalError, "file.io"),
+    _Rule(r"^(InvalidInput|Invalid Input|Syntax)", InputError, "sql.invalid_input"),
+)
+
+_EXCEPTION_PREFIX = re.compile(r"^[A-Za-z ]*Error: ")
+_CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
+_CSV_COLUMN = re.compile(r"Error when converting column \"([^\"]+)\"")
+_FILE = re.compile(r"(?:file|in file) [=\"']?(?P<path>/[^\s\"',:]+)", re.IGNORECASE)
+
+
+def translate(
+    error: duckdb.Error, *, what: str | None = None, sql: str | None = None, shift: int = 0
+) -> VelariaError:
+    """An engine error in our words: class, code, place and hint.
+
+    The position, where the engine gives one, counts in the text that it was given; `shift` is the length of what
+    stood before `sql` there.
+    """
+    text = str(error)
+    body = _EXCEPTION_PREFIX.sub("", text, count=1)
+    details: dict[str, str] = {}
+    if body.startswith("{"):
+        try:
+            details = json.loads(body)
+        except json.JSONDecodeError:
+            details = {}
+    message = details.get("exception_message", body)
+    searched = f"{type(error).__name__}: {details.get('error_subtype', '')} {message}"
+    rule = next((rule for rule in _RULES if re.search(rule.pattern, searched)), None)
+    place = _place(message, details, sql, shift)
+    hint = rule.hint if rule else None
+    if "Did you mean" in message:
+        message, _, rest = message.partition("\nDid you mean")
+        hint = "did you mean" + rest.split("\n")[0].rstrip()
+    elif candidates := details.get("candidates"):
+        hint = "there are: " + str(candidates).replace(",", ", ")
+    message = _tidy(rule.message if rule and rule.message else message)
+    if what:
+        message = f"{what}: {message}"
+    if rule is None:
+        return InternalError("engine.error", f"{type(error).__name__}: {message}", place=place, cause=error)
+    return rule.kind(rule.code, message, hint=hint, place=place, cause=error)
+
+
+def _place(message: str, details: Mapping[str, str], sql: str | None, shift: int) -> Place | None:
+    if found := _CSV_LINE.search(message):
+        path = _FILE.search(message)
+        return Place(file=path["path"] if path else None, line=int(found[1]))
+    location = details.get("location") or details.get("position")
+    if sql is None or location is None:
+        return None
+    numbers = [int(number) for number in re.findall(r"\d+", str(location))]
+    if not numbers or numbers[0] < shift:
+        return None
+    # The engine counts bytes.
+    encoded = sql.encode()
+    offset = len(encoded[: numbers[0] - shift].decode(errors="ignore"))
+    return Place.in_text(sql, offset, numbers[1] if len(numbers) > 1 else 1)
+
+
+def _tidy(message: str) -> str:
+    """The first telling lines of an engine message: no caret drawing, no candidate lists."""
+    kept = []
+    for line in message.splitlines():
+        if line.startswith(("LINE ", "Candidate", "\tCandidate", "Possible", "Possible fixes")):
+            break
+        if line.strip():
+            kept.append(line.strip())
+    return " ".join(kept).rstrip(".") or message

@@ -1,0 +1,31 @@
+"""Relation: what a scan reads, as the engine sees it. Files, Arrow data and stored tables all become one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relation:
+    """Rows that the engine can read by name or call. Compared by identity.
+
+    Attributes:
+        label: how explain names it, e.g. `csv flights.csv` or `table orders`.
+        schema: its columns.
+        sql: what stands after FROM: a quoted table name, or a call such as `read_parquet(['a.parquet'])`.
+        kind: csv, line, json, parquet, arrow, table or values.
+        feed: Arrow data that must be bound to the engine under the name in `sql`, or None.
+        pushdown: what the reader itself takes over: any of projection, filter, limit, aggregate.
+        details: what explain adds, e.g. paths, delimiter, bytes.
+    """
+
+    label: str
+    schema: pa.Schema
+    sql: str
+    kind: str
+    feed: Any = None
+    pushdown: frozenset[str] = frozenset({"projection", "filter", "limit", "aggregate"})
+    details: tuple[tuple[str, str], ...] = field(default=())
