@@ -1,0 +1,1 @@
+"""Velaria: local-first dataflow, batch and stream in one model. The public door of all supported layers."""

@@ -1,0 +1,1 @@
+"""Experiments on the kernel: same-host execution by actors over gRPC. Nothing supported imports this."""
