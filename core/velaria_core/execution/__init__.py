@@ -1,0 +1,1 @@
+"""How it runs: the engine, lowering, files, sources and sinks."""

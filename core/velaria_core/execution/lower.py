@@ -1,0 +1,65 @@
+"""Lowering: a plan becomes one query of the engine.
+
+Each node gives its own query from those of its inputs; a node that several others share is written once, as a
+common table expression, and the engine decides whether to keep its rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from velaria_core.execution.duck import Engine
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Scan
+from velaria_core.logical.query import Query
+from velaria_core.types import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A plan as the engine takes it: the text, and the Arrow data that must be bound to names in it."""
+
+    sql: str
+    feeds: Mapping[str, Any]
+
+
+def lower(root: Node) -> Lowered:
+    """The query of a plan. 0.1 to 1 ms; no I/O."""
+    uses: Counter[int] = Counter()
+    feeds: dict[str, Any] = {}
+    for node in root.walk():
+        for child in node.inputs:
+            uses[id(child)] += 1
+        if isinstance(node, Scan) and node.relation.feed is not None:
+            feeds[node.relation.sql.strip('"')] = node.relation.feed
+    shared: dict[int, Query] = {}
+    texts: list[str] = []
+
+    def query(node: Node) -> Query:
+        if (known := shared.get(id(node))) is not None:
+            return known
+        made = node.batch(*(query(child) for child in node.inputs))
+        if uses[id(node)] > 1 and not isinstance(node, Scan):
+            name = quoted(f"shared_{len(texts) + 1}")
+            texts.append(f"{name} AS ({made.sql()})")
+            made = shared[id(node)] = Query.table(name, node.columns)
+        return made
+
+    text = query(root).sql()
+    if texts:
+        text = f"WITH {', '.join(texts)} {text}"
+    return Lowered(text, feeds)
+
+
+def schema(engine: Engine, root: Node) -> pa.Schema:
+    """The columns and types of a plan: the engine's answer, without running it. 0.3 to 1.5 ms."""
+    if isinstance(root, Scan):
+        return root.relation.schema
+    lowered = lower(root)
+    with engine.cursor(lowered.feeds) as cursor:
+        return cursor.schema(lowered.sql)

@@ -1,0 +1,1 @@
+"""What is asked: immutable expressions, nodes and rules; nothing here reads, runs or waits."""

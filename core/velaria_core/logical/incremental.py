@@ -1,0 +1,63 @@
+"""The shapes of incremental computation: what an epoch does to the rows that changed.
+
+A node's `stream()` declares its shape; the streaming runtime turns it into steps. The algebra is that of Z-sets
+(Budiu et al., DBSP, VLDB 2023): a linear operator runs on the changes alone, a bilinear one on each side's changes
+against the other side's rows, and what is neither is recomputed for the keys that were touched, or as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The batch query runs on the changes; no state."""
+
+    name = "linear"
+
+    def cost(self) -> str:
+        return "rows changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Bilinear:
+    """Changes of each side meet the rows of the other; both sides are state."""
+
+    name = "bilinear"
+
+    def cost(self) -> str:
+        return "rows changed x their matches"
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """The keys that an epoch touched are computed before and after; state is rows or partials by key.
+
+    Attributes:
+        by: names of the key columns in the input; empty means one key for everything.
+    """
+
+    by: tuple[str, ...]
+    name = "keyed"
+
+    def cost(self) -> str:
+        return "keys touched" if self.by else "all rows (there is no key)"
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """The whole result is computed anew and its difference emitted; state is the whole input.
+
+    Attributes:
+        reason: why nothing better exists, for explain.
+    """
+
+    reason: str
+    name = "recompute"
+
+    def cost(self) -> str:
+        return "all rows, every epoch"
+
+
+Incremental = Linear | Bilinear | Keyed | Recompute

@@ -1,0 +1,98 @@
+"""Node: one operator of a plan. Immutable, compared by identity, and free of I/O.
+
+A node knows the *names* of its columns; their types are the engine's answer when the lowered query is bound
+(`execution.lower.schema`), because a second type inference would sooner or later disagree with the first.
+Invariant: the column names of a node are distinct, also when compared without case.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from sqlglot import exp
+
+from velaria_core.logical.expr import Column, to_sql
+from velaria_core.logical.incremental import Incremental
+from velaria_core.logical.query import Named, Query
+
+
+class Node(ABC):
+    """An operator and its inputs."""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes whose rows this one takes, in the order of `batch`'s arguments."""
+        return tuple(
+            value
+            for field in fields(self)  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, field.name), Node)
+        )
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The names of the output columns."""
+
+    @abstractmethod
+    def label(self) -> str:
+        """One line for explain: `Filter: a > 5`."""
+
+    @abstractmethod
+    def batch(self, *inputs: Query) -> Query:
+        """The query over all rows of the inputs."""
+
+    @abstractmethod
+    def stream(self) -> Incremental:
+        """The shape of the incremental form."""
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first; a shared node once."""
+        seen: set[int] = set()
+        pending: list[Node] = [self]
+        while pending:
+            node = pending.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            yield node
+            pending.extend(reversed(node.inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Unary(Node):
+    """A node with one input, whose columns it keeps unless it says otherwise."""
+
+    input: Node
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.input.columns
+
+
+def listed(trees: Iterable[Column | exp.Expression | Named | str]) -> str:
+    """Columns for a label: `a, b + 1 AS c`."""
+    shown = []
+    for item in trees:
+        if isinstance(item, str):
+            shown.append(item)
+        elif isinstance(item, Column):
+            shown.append(item.sql())
+        elif isinstance(item, tuple):
+            name, tree = item
+            text = plain_sql(tree)
+            shown.append(text if text == name else f"{text} AS {name}")
+        else:
+            shown.append(plain_sql(item))
+    return ", ".join(shown)
+
+
+def plain_sql(tree: exp.Expression) -> str:
+    """SQL text without the quotes that a reader does not need."""
+    copied = tree.copy()
+    for identifier in copied.find_all(exp.Identifier):
+        if str(identifier.this).isidentifier():
+            identifier.set("quoted", False)
+    return to_sql(copied)

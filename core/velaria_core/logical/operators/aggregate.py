@@ -1,0 +1,48 @@
+"""Aggregate: one row for each distinct key, computed from the rows that share it.
+
+Batch   GROUP BY, or GROUPING SETS over the keys.
+Stream  Keyed: the keys that an epoch touched are computed anew; the old row is retracted, the new one inserted.
+        Without keys, empty input still has one row.
+Source  Budiu et al., DBSP, VLDB 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from sqlglot import exp
+
+from velaria_core.logical.incremental import Incremental, Keyed, Recompute
+from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.query import Named, Query, Sets
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate(Unary):
+    """`metrics` are single aggregate calls, so that each can keep a partial state of its own; what is computed
+    from several of them stands in a Project above. `sets` holds grouping sets as positions in `keys`."""
+
+    keys: tuple[Named, ...]
+    metrics: tuple[Named, ...]
+    sets: Sets | None = None
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(name for name, _ in (*self.keys, *self.metrics))
+
+    def label(self) -> str:
+        by = f" by {listed(self.keys)}" if self.keys else ""
+        sets = f" in {len(self.sets)} grouping sets" if self.sets is not None else ""
+        return f"Aggregate: {listed(self.metrics)}{by}{sets}"
+
+    def batch(self, *inputs: Query) -> Query:
+        (rows,) = inputs
+        return rows.aggregated(self.keys, self.metrics, self.sets)
+
+    def stream(self) -> Incremental:
+        if self.sets is not None:
+            return Recompute("grouping sets")
+        if all(isinstance(tree, exp.Column) for _, tree in self.keys):
+            return Keyed(tuple(tree.name for _, tree in self.keys))
+        return Recompute("a key that is an expression")

@@ -1,0 +1,33 @@
+"""Project: exactly these columns, each an expression over a row.
+
+Batch   the select list.
+Stream  Linear: computed for the changes, with their diffs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from velaria_core.logical.incremental import Incremental, Linear
+from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.query import Named, Query
+
+
+@dataclass(frozen=True, eq=False)
+class Project(Unary):
+    named: tuple[Named, ...]
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(name for name, _ in self.named)
+
+    def label(self) -> str:
+        return f"Project: {listed(self.named)}"
+
+    def batch(self, *inputs: Query) -> Query:
+        (rows,) = inputs
+        return rows.projected(self.named)
+
+    def stream(self) -> Incremental:
+        return Linear()

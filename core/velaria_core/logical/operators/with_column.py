@@ -1,0 +1,39 @@
+"""WithColumn: every column of the input, with some added or replaced in place.
+
+Batch   the select list, with the new expressions in it.
+Stream  Linear: computed for the changes, with their diffs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from velaria_core.logical.expr import reference
+from velaria_core.logical.incremental import Incremental, Linear
+from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.query import Named, Query
+
+
+@dataclass(frozen=True, eq=False)
+class WithColumn(Unary):
+    added: tuple[Named, ...]
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(name for name, _ in self._named())
+
+    def _named(self) -> tuple[Named, ...]:
+        new = dict(self.added)
+        kept = tuple((name, new.pop(name, None) or reference(name)) for name in self.input.columns)
+        return (*kept, *new.items())
+
+    def label(self) -> str:
+        return f"WithColumn: {listed(self.added)}"
+
+    def batch(self, *inputs: Query) -> Query:
+        (rows,) = inputs
+        return rows.projected(self._named())
+
+    def stream(self) -> Incremental:
+        return Linear()

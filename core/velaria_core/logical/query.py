@@ -1,0 +1,247 @@
+"""Query: a SELECT under construction. What a node's `batch` takes and gives.
+
+Each verb folds into the SELECT at hand where SQL's order of clauses allows it, and otherwise wraps it as a
+subquery. Folding keeps the text short and leaves the engine its freedom to reorder joins; it never changes what
+a query means: an expression that is volatile, or more than a column, is not duplicated by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from sqlglot import exp
+
+from velaria_core.logical.expr import DIALECT, columns_of, reference, replaced, to_sql
+from velaria_core.types import quoted
+
+Named = tuple[str, exp.Expression]
+Sets = tuple[tuple[int, ...], ...]
+
+
+class Stage(IntEnum):
+    """How far the clauses of a SELECT are used up; a verb folds only at or before its own stage."""
+
+    FROM = 0
+    WHERE = 1
+    GROUP = 2
+    COMPUTED = 3
+    DISTINCT = 4
+    ORDER = 5
+    LIMIT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of FROM: what it is in SQL, and how it joins what stands before it."""
+
+    sql: str
+    join: str = ""
+    on: exp.Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A SELECT: output columns as expressions over the FROM items, and its clauses.
+
+    Invariant: the items' aliases are t1, t2, ... in their order, so that two queries can be put together by
+    renaming the right one's alone.
+    """
+
+    items: tuple[Item, ...]
+    columns: tuple[Named, ...]
+    stage: Stage = Stage.FROM
+    where: tuple[exp.Expression, ...] = ()
+    group: str | None = None
+    distinct: str = ""
+    order: tuple[exp.Ordered, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+    whole: str | None = None
+    """A finished text (a set operation, an opaque query) that is more than one SELECT; nothing folds into it."""
+
+    # --- making -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def table(sql: str, columns: Iterable[str]) -> Query:
+        """All columns of what may stand in FROM: a table name, a call, a query in parentheses."""
+        return Query((Item(sql),), tuple((name, _column(name)) for name in columns))
+
+    @staticmethod
+    def text(sql: str, columns: Iterable[str]) -> Query:
+        """A finished query text whose columns are known."""
+        return replace(Query.table("", columns), stage=Stage.LIMIT, whole=sql)
+
+    # --- verbs --------------------------------------------------------------------------------------------------
+
+    def filtered(self, predicate: exp.Expression) -> Query:
+        """Rows for which `predicate` (over the output columns) is true."""
+        if self.stage > Stage.WHERE or not self._plain(columns_of(predicate)):
+            return self.wrapped().filtered(predicate)
+        bound = replaced(predicate, dict(self.columns))
+        return replace(self, stage=Stage.WHERE, where=(*self.where, bound))
+
+    def projected(self, columns: Sequence[Named], *, windowed: bool = False) -> Query:
+        """Exactly `columns`, computed from the output columns. `windowed` says that they hold window functions."""
+        read = [name for _, tree in columns for name in _reads(tree)]
+        repeated = {name for name in read if read.count(name) > 1}
+        folds = self.whole is None and self.stage != Stage.DISTINCT and self._plain(repeated)
+        if not folds or (windowed and self.stage > Stage.GROUP):
+            return self.wrapped().projected(columns, windowed=windowed)
+        by_name = dict(self.columns)
+        made = tuple((name, replaced(tree, by_name)) for name, tree in columns)
+        return replace(self, columns=made, stage=max(self.stage, Stage.COMPUTED) if windowed else self.stage)
+
+    def aggregated(self, keys: Sequence[Named], metrics: Sequence[Named], sets: Sets | None = None) -> Query:
+        """One row for each distinct `keys`, or for each of several choices among them, given by position."""
+        read = [name for _, tree in (*keys, *metrics) for name in _reads(tree)]
+        repeated = {name for name in read if read.count(name) > 1}
+        if self.stage > Stage.WHERE or not self._plain(repeated):
+            return self.wrapped().aggregated(keys, metrics, sets)
+        by_name = dict(self.columns)
+        made = tuple((name, replaced(tree, by_name)) for name, tree in (*keys, *metrics))
+        if sets is None:
+            group = ", ".join(str(at + 1) for at in range(len(keys)))
+        else:
+            texts = [to_sql(tree) for _, tree in made[: len(keys)]]
+            group = f"GROUPING SETS ({', '.join('(' + ', '.join(texts[at] for at in one) + ')' for one in sets)})"
+        return replace(self, columns=made, stage=Stage.GROUP, group=group)
+
+    def made_distinct(self) -> Query:
+        """Each distinct row once; NULL equals NULL."""
+        if self.stage > Stage.COMPUTED:
+            return self.wrapped().made_distinct()
+        return replace(self, stage=Stage.DISTINCT, distinct="DISTINCT ")
+
+    def ordered(self, keys: Sequence[exp.Ordered]) -> Query:
+        """Rows in the order of `keys`."""
+        if self.stage >= Stage.DISTINCT:
+            return self.wrapped().ordered(keys)
+        by_name = dict(self.columns)
+        return replace(self, stage=Stage.ORDER, order=tuple(_bound_key(key, by_name) for key in keys))
+
+    def limited(self, count: int | None, offset: int = 0) -> Query:
+        """At most `count` rows after the first `offset`."""
+        if self.stage == Stage.LIMIT:
+            return self.wrapped().limited(count, offset)
+        return replace(self, stage=Stage.LIMIT, limit=count, offset=offset)
+
+    def joined(
+        self, right: Query, kind: str, on: exp.Expression | None, *, left_only: bool = False
+    ) -> Query:
+        """Both sides' columns (their names are disjoint), or the left's only, by a join such as `LEFT JOIN`.
+
+        Left-deep joins share one FROM, so that the engine orders the inner ones as it likes.
+        """
+        inner = kind in ("JOIN", "CROSS JOIN")
+        left = self if self._joinable(keep_where=inner) else self.wrapped()
+        if len(right.items) != 1 or not right._joinable(keep_where=inner):
+            right = right.wrapped()
+        alias = _alias(len(left.items))
+        moved = tuple((name, _realiased(tree, alias)) for name, tree in right.columns)
+        columns = left.columns if left_only else (*left.columns, *moved)
+        bound = replaced(on, dict((*left.columns, *moved))) if on is not None else None
+        where = (*left.where, *(_realiased(tree, alias) for tree in right.where))
+        item = Item(right.items[0].sql, kind, bound)
+        return Query((*left.items, item), columns, Stage.WHERE if where else Stage.FROM, where)
+
+    def wrapped(self) -> Query:
+        """This query as the only item of a new FROM."""
+        return Query.table(f"({self.sql()})", [column for column, _ in self.columns])
+
+    def as_item(self) -> str:
+        """What stands for this query as a table: the bare table where it is one, else the query in parentheses."""
+        bare = (
+            self.stage == Stage.FROM
+            and len(self.items) == 1
+            and self.whole is None
+            and all(isinstance(tree, exp.Column) and tree.name == name for name, tree in self.columns)
+        )
+        return self.items[0].sql if bare else f"({self.sql()})"
+
+    # --- text ---------------------------------------------------------------------------------------------------
+
+    def sql(self, dialect: str = DIALECT) -> str:
+        """The query as text."""
+        if self.whole is not None:
+            return self.whole
+        parts = [f"SELECT {self.distinct}{self._select_list(dialect)}"]
+        if self.items:
+            parts.append("FROM " + self._from(dialect))
+        if self.where:
+            parts.append("WHERE " + " AND ".join(_operand(tree, dialect) for tree in self.where))
+        if self.group:
+            parts.append("GROUP BY " + self.group)
+        if self.order:
+            parts.append("ORDER BY " + ", ".join(to_sql(key, dialect) for key in self.order))
+        if self.limit is not None:
+            parts.append(f"LIMIT {self.limit}")
+        if self.offset:
+            parts.append(f"OFFSET {self.offset}")
+        return " ".join(parts)
+
+    def _select_list(self, dialect: str) -> str:
+        shown = []
+        for name, tree in self.columns:
+            text = to_sql(tree, dialect)
+            plain = isinstance(tree, exp.Column) and tree.name == name
+            shown.append(text if plain else f"{text} AS {quoted(name)}")
+        return ", ".join(shown)
+
+    def _from(self, dialect: str) -> str:
+        text = ""
+        for at, item in enumerate(self.items):
+            entry = f"{item.sql} AS {_alias(at)}"
+            text += f" {item.join} {entry}" if at else entry
+            if item.on is not None:
+                text += " ON " + to_sql(item.on, dialect)
+        return text
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _plain(self, names: Iterable[str] | None = None) -> bool:
+        """Whether these output columns (all, by default) are mere references, so that repeating them is free."""
+        wanted = None if names is None else set(names)
+        return all(
+            isinstance(tree, exp.Column) for name, tree in self.columns if wanted is None or name in wanted
+        )
+
+    def _joinable(self, *, keep_where: bool) -> bool:
+        allowed = Stage.WHERE if keep_where else Stage.FROM
+        return self.whole is None and bool(self.items) and self.stage <= allowed and self._plain()
+
+
+def _column(name: str) -> exp.Column:
+    """A column of a query's first item."""
+    tree = reference(name)
+    tree.set("table", exp.Identifier(this=_alias(0), quoted=False))
+    return tree
+
+
+def _alias(at: int) -> str:
+    return f"t{at + 1}"
+
+
+def _reads(tree: exp.Expression) -> list[str]:
+    """The columns an expression reads, each as often as it does."""
+    return [column.name for column in tree.find_all(exp.Column)]
+
+
+def _realiased(tree: exp.Expression, alias: str) -> exp.Expression:
+    """A copy of an expression over a single FROM item, under that item's new alias."""
+    copied = tree.copy()
+    for column in copied.find_all(exp.Column):
+        column.set("table", exp.Identifier(this=alias, quoted=False))
+    return copied
+
+
+def _bound_key(key: exp.Ordered, columns: Mapping[str, exp.Expression]) -> exp.Ordered:
+    bound = replaced(key, columns)
+    assert isinstance(bound, exp.Ordered)
+    return bound
+
+
+def _operand(tree: exp.Expression, dialect: str) -> str:
+    text = to_sql(tree, dialect)
+    return f"({text})" if isinstance(tree, exp.Or) else text
