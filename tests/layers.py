@@ -7,4 +7,4 @@ import sys
 
 from importlinter.cli import lint_imports
 
-sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))
+sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True, no_logo=True))
