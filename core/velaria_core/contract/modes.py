@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from velaria_core.errors import InputError
+
 
 class QueryStatus(StrEnum):
     """What a stream query is doing."""
@@ -118,15 +120,22 @@ class TriggerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """When epochs start. Made by the four methods below; `interval_ms` is 0 where the kind has none."""
+    """When epochs start. Made by the four methods below; `interval_ms` is 0 where the kind has none.
+
+    Raises:
+        InputError[trigger.interval]: it is negative, or the kind has none.
+    """
 
     kind: TriggerKind
     interval_ms: int = 0
 
     def __post_init__(self) -> None:
         timed = self.kind in (TriggerKind.PROCESSING_TIME, TriggerKind.CONTINUOUS)
-        assert self.interval_ms >= 0, f"a trigger's interval is at least 0 ms, not {self.interval_ms}"
-        assert timed or self.interval_ms == 0, f"{self.kind} has no interval"
+        if self.interval_ms < 0:
+            what = f"the interval of a trigger is 0 ms or more, not {self.interval_ms}"
+            raise InputError("trigger.interval", what)
+        if self.interval_ms and not timed:
+            raise InputError("trigger.interval", f'a "{self.kind}" trigger has no interval')
 
     @staticmethod
     def available_now() -> Trigger:
