@@ -17,7 +17,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
 
@@ -28,7 +28,7 @@ def declared(wheel: Path) -> list[str]:
     return [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
 
 
-def third_party(package: str, wheels: dict[str, Path]) -> dict[str, Distribution]:
+def third_party(package: str, wheels: dict[NormalizedName, Path]) -> dict[str, Distribution]:
     """The locked distributions that `package` needs, by name, directly and through others."""
     found: dict[str, Distribution] = {}
     seen = set()

@@ -23,7 +23,6 @@ import ssl
 import subprocess
 import tempfile
 import tomllib
-import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -157,34 +156,29 @@ def _download(url: str, sha256: str, index: str | None) -> bytes:
     """One file of the package index: from `index` where one is configured, or its address in the lock."""
     name = url.rsplit("/", 1)[1]
     failures = []
-    for source in (lambda: _link(index, name), lambda: url):
+    for page in (f"{index.rstrip('/')}/uv/", None) if index else (None,):
         try:
-            address = source()
-            if not address:
-                continue
+            address = _link(page, name) if page else url
             content = _fetch(address)
         except (OSError, ValueError) as problem:  # URLError and timeouts are OSErrors
-            failures.append(str(problem))
+            failures.append(f"{page or url}: {problem}")
             continue
         if hashlib.sha256(content).hexdigest() == sha256:
             return content
-        failures.append(f"{address} is not the file that uv.lock names (SHA-256 differs)")
+        failures.append(f"{address}: not the file that uv.lock names, its SHA-256 differs")
     hint = "Set UV_DEFAULT_INDEX or PIP_INDEX_URL to a package index that can be reached from here."
     if any("CERTIFICATE" in failure for failure in failures):
         hint = "Install the package ca-certificates, or name a certificate file in SSL_CERT_FILE."
-    sys.exit(f"Cannot download {name}: " + "; ".join(failures) + ". " + hint)
+    sys.exit("\n".join([f"Cannot download {name}", *failures, hint]))
 
 
-def _link(index: str | None, name: str) -> str | None:
-    """The address that the index's page of uv gives the file `name`."""
-    if not index:
-        return None
-    page = index.rstrip("/") + "/uv/"
+def _link(page: str, name: str) -> str:
+    """The address that a page of the index gives the file `name`."""
     for href in re.findall(r'href="([^"]+)"', _fetch(page).decode()):
-        address = urljoin(page, href.partition("#")[0])
+        address = urljoin(page, str(href).partition("#")[0])
         if address.rsplit("/", 1)[1] == name:
             return address
-    raise ValueError(f"{page} does not list {name}")
+    raise ValueError(f"{name} is not listed")
 
 
 def _fetch(address: str) -> bytes:

@@ -11,7 +11,7 @@ import velaria_core
 import velaria_interop
 
 for package in (velaria, velaria_core, velaria_interop):
-    where = Path(package.__file__).resolve()
+    where = Path(str(package.__file__)).resolve()
     assert "/fresh/lib/" in where.as_posix(), f"{package.__name__} is not the wheel's: {where}"
     assert where.with_name("py.typed").exists(), f"{package.__name__} carries no types"
 
