@@ -123,7 +123,9 @@ class Column:
     def __getitem__(self, key: str | int) -> Column:
         """A field of a struct by name, or an element of a list by position, counted from 0."""
         if isinstance(key, str):
-            return Column(exp.Dot(this=grouped(self.tree), expression=exp.to_identifier(key, quoted=True)), key)
+            return Column(
+                exp.Dot(this=grouped(self.tree), expression=exp.to_identifier(key, quoted=True)), key
+            )
         return Column(call("list_extract", grouped(self.tree), lit(key + 1).tree), self.name)
 
     def _binary(self, kind: type[exp.Expression], other: object) -> Column:
@@ -166,7 +168,9 @@ class Column:
         return Column(self._cast(exp.TryCast, type_name), self.name)
 
     def _cast(self, kind: type[exp.Expression], type_name: str) -> exp.Expression:
-        return kind(this=self.tree.copy(), to=exp.DataType.build(resolve_type_name(type_name), dialect=DIALECT))
+        return kind(
+            this=self.tree.copy(), to=exp.DataType.build(resolve_type_name(type_name), dialect=DIALECT)
+        )
 
     def asc(self, *, nulls_first: bool = False) -> Column:
         return Column(exp.Ordered(this=self.tree.copy(), desc=False, nulls_first=nulls_first), self.name)
@@ -186,7 +190,9 @@ class Column:
         """
         keys = as_columns(partition_by)
         order = [ordered(column) for column in as_columns(order_by)]
-        window = exp.Window(this=self.tree.copy(), partition_by=[key.tree.copy() for key in keys], over="OVER")
+        window = exp.Window(
+            this=self.tree.copy(), partition_by=[key.tree.copy() for key in keys], over="OVER"
+        )
         if order:
             window.set("order", exp.Order(expressions=order))
         if frame is not None:
@@ -294,9 +300,9 @@ def call(name: str, *arguments: exp.Expression) -> exp.Expression:
 def grouped(tree: exp.Expression) -> exp.Expression:
     """A copy of `tree` that can stand as an operand: compound expressions go in parentheses."""
     copied = tree.copy()
-    if isinstance(copied, (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case, exp.Interval, exp.Lambda)) and (
-        not isinstance(copied, (exp.Paren, exp.Dot))
-    ):
+    if isinstance(
+        copied, (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case, exp.Interval, exp.Lambda)
+    ) and (not isinstance(copied, (exp.Paren, exp.Dot))):
         return exp.Paren(this=copied)
     return copied
 

@@ -53,7 +53,8 @@ class Query:
     columns: tuple[Named, ...]
     stage: Stage = Stage.FROM
     where: tuple[exp.Expression, ...] = ()
-    group: str | None = None
+    group: tuple[exp.Expression, ...] = ()
+    sets: Sets | None = None
     distinct: str = ""
     order: tuple[exp.Ordered, ...] = ()
     limit: int | None = None
@@ -101,12 +102,8 @@ class Query:
             return self.wrapped().aggregated(keys, metrics, sets)
         by_name = dict(self.columns)
         made = tuple((name, replaced(tree, by_name)) for name, tree in (*keys, *metrics))
-        if sets is None:
-            group = ", ".join(str(at + 1) for at in range(len(keys)))
-        else:
-            texts = [to_sql(tree) for _, tree in made[: len(keys)]]
-            group = f"GROUPING SETS ({', '.join('(' + ', '.join(texts[at] for at in one) + ')' for one in sets)})"
-        return replace(self, columns=made, stage=Stage.GROUP, group=group)
+        group = tuple(tree for _, tree in made[: len(keys)])
+        return replace(self, columns=made, stage=Stage.GROUP, group=group, sets=sets)
 
     def made_distinct(self) -> Query:
         """Each distinct row once; NULL equals NULL."""
@@ -127,9 +124,7 @@ class Query:
             return self.wrapped().limited(count, offset)
         return replace(self, stage=Stage.LIMIT, limit=count, offset=offset)
 
-    def joined(
-        self, right: Query, kind: str, on: exp.Expression | None, *, left_only: bool = False
-    ) -> Query:
+    def joined(self, right: Query, kind: str, on: exp.Expression | None, *, left_only: bool = False) -> Query:
         """Both sides' columns (their names are disjoint), or the left's only, by a join such as `LEFT JOIN`.
 
         Left-deep joins share one FROM, so that the engine orders the inner ones as it likes.
@@ -171,8 +166,8 @@ class Query:
             parts.append("FROM " + self._from(dialect))
         if self.where:
             parts.append("WHERE " + " AND ".join(_operand(tree, dialect) for tree in self.where))
-        if self.group:
-            parts.append("GROUP BY " + self.group)
+        if self.group or self.sets is not None:
+            parts.append("GROUP BY " + self._group_by(dialect))
         if self.order:
             parts.append("ORDER BY " + ", ".join(to_sql(key, dialect) for key in self.order))
         if self.limit is not None:
@@ -188,6 +183,20 @@ class Query:
             plain = isinstance(tree, exp.Column) and tree.name == name
             shown.append(text if plain else f"{text} AS {quoted(name)}")
         return ", ".join(shown)
+
+    def _group_by(self, dialect: str) -> str:
+        # A bare number would be a position in the select list, which later verbs may change.
+        keys = [
+            f"{to_sql(tree, dialect)} + 0"
+            if isinstance(tree, exp.Literal) and not tree.is_string
+            else to_sql(tree, dialect)
+            for tree in self.group
+        ]
+        if self.sets is None:
+            return ", ".join(keys)
+        return (
+            f"GROUPING SETS ({', '.join('(' + ', '.join(keys[at] for at in one) + ')' for one in self.sets)})"
+        )
 
     def _from(self, dialect: str) -> str:
         text = ""

@@ -18,7 +18,7 @@ class Relation:
         sql: what stands after FROM: a quoted table name, or a call such as `read_parquet(['a.parquet'])`.
         kind: csv, line, json, parquet, arrow, table or values.
         feed: Arrow data that must be bound to the engine under the name in `sql`, or None.
-        pushdown: what the reader itself takes over: any of projection, filter, limit, aggregate.
+        pushdown: what the reader itself takes over: any of projection, filter, limit. The engine does the rest.
         details: what explain adds, e.g. paths, delimiter, bytes.
     """
 
@@ -27,5 +27,5 @@ class Relation:
     sql: str
     kind: str
     feed: Any = None
-    pushdown: frozenset[str] = frozenset({"projection", "filter", "limit", "aggregate"})
+    pushdown: frozenset[str] = frozenset({"projection"})
     details: tuple[tuple[str, str], ...] = field(default=())

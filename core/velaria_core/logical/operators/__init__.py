@@ -24,6 +24,7 @@ from velaria_core.logical.operators.union import Union
 from velaria_core.logical.operators.unpivot import Unpivot
 from velaria_core.logical.operators.values import Values
 from velaria_core.logical.operators.window import Window
+from velaria_core.logical.operators.window_assign import TimeKind, WindowAssign
 from velaria_core.logical.operators.with_column import WithColumn
 
 ALL: tuple[type[Node], ...] = (
@@ -48,7 +49,8 @@ ALL: tuple[type[Node], ...] = (
     Unpivot,
     Values,
     Window,
+    WindowAssign,
     WithColumn,
 )
 
-__all__ = [*(operator.__name__ for operator in ALL), "ALL", "JoinKind"]
+__all__ = [*(operator.__name__ for operator in ALL), "ALL", "JoinKind", "TimeKind"]

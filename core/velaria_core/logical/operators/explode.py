@@ -35,10 +35,13 @@ class Explode(Unary):
         (rows,) = inputs
         source: exp.Expression = reference(self.column)
         if self.outer:
-            empty = exp.EQ(this=call("coalesce", call("len", source), exp.Literal.number(0)),
-                           expression=exp.Literal.number(0))
-            source = exp.Case(ifs=[exp.If(this=empty, true=exp.Array(expressions=[exp.Null()]))],
-                              default=source.copy())
+            empty = exp.EQ(
+                this=call("coalesce", call("len", source), exp.Literal.number(0)),
+                expression=exp.Literal.number(0),
+            )
+            source = exp.Case(
+                ifs=[exp.If(this=empty, true=exp.Array(expressions=[exp.Null()]))], default=source.copy()
+            )
         named = [
             (self.output, call("unnest", source)) if name == self.column else (name, reference(name))
             for name in self.input.columns

@@ -80,7 +80,9 @@ class Join(Node):
         left, right = set(self.left.columns), set(self.right.columns)
         for part in self.on.flatten() if isinstance(self.on, exp.And) else [self.on]:
             tree = part.unnest()
-            if isinstance(tree, exp.EQ) and all(isinstance(side, exp.Column) for side in (tree.left, tree.right)):
+            if isinstance(tree, exp.EQ) and all(
+                isinstance(side, exp.Column) for side in (tree.left, tree.right)
+            ):
                 names = (tree.left.name, tree.right.name)
                 if names[0] in left and names[1] in right:
                     found.append(names)

@@ -49,4 +49,3 @@ class Unpivot(Unary):
 
     def stream(self) -> Incremental:
         return Linear()
-

@@ -37,7 +37,9 @@ class Window(Unary):
         shared: set[str] | None = None
         for _, tree in self.calls:
             for window in tree.find_all(exp.Window):
-                keys = {key.name for key in window.args.get("partition_by") or () if isinstance(key, exp.Column)}
+                keys = {
+                    key.name for key in window.args.get("partition_by") or () if isinstance(key, exp.Column)
+                }
                 shared = keys if shared is None else shared & keys
         if not shared:
             return Recompute("a window function without a common partition")

@@ -1,0 +1,96 @@
+"""Running a plan in batch: to an Arrow table, to a stream of record batches, or into files and tables."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from velaria_core.errors import ExternalError, InputError
+from velaria_core.execution.duck import Cursor, Engine
+from velaria_core.execution.lower import Lowered, lower
+from velaria_core.execution.progress_bar import progress_bar
+from velaria_core.logical.node import Node
+from velaria_core.types import literal
+
+READER_ROWS = 65_536
+
+
+@contextmanager
+def running(engine: Engine, root: Node) -> Iterator[tuple[Cursor, Lowered]]:
+    """A cursor with the plan's Arrow data bound, and a progress bar for long work on a terminal."""
+    lowered = lower(root)
+    with engine.cursor(lowered.feeds) as cursor, progress_bar(cursor):
+        yield cursor, lowered
+
+
+def table(engine: Engine, root: Node) -> pa.Table:
+    """All rows of a plan, in memory."""
+    with running(engine, root) as (cursor, lowered):
+        return cursor.table(lowered.sql)
+
+
+def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
+    """The rows of a plan as record batches, computed as they are read; memory stays bounded.
+
+    The reader holds a connection of its own until it is read to its end or dropped.
+    """
+    lowered = lower(root)
+    held = ExitStack()
+    cursor = held.enter_context(engine.cursor(lowered.feeds))
+    try:
+        inner = cursor.reader(lowered.sql, READER_ROWS)
+    except BaseException:
+        held.close()
+        raise
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with held:
+            yield from cursor.batches(inner)
+
+    return pa.RecordBatchReader.from_batches(inner.schema, batches())
+
+
+def count(engine: Engine, root: Node) -> int:
+    """How many rows a plan has, without making them."""
+    with running(engine, root) as (cursor, lowered):
+        return int(cursor.rows(f"SELECT count(*) FROM ({lowered.sql}) AS t1")[0][0])
+
+
+def physical(engine: Engine, root: Node, *, analyze: bool = False) -> str:
+    """The engine's own plan as text; with `analyze` it runs, and shows times and rows."""
+    with running(engine, root) as (cursor, lowered):
+        rows = cursor.rows(f"EXPLAIN {'ANALYZE ' if analyze else ''}{lowered.sql}")
+    return "\n".join(str(row[-1]).rstrip() for row in rows)
+
+
+def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: Mapping[str, str]) -> int:
+    """Write a plan's rows to a file that appears whole or not at all.
+
+    Args:
+        options: of the engine's COPY, e.g. {"FORMAT": "parquet"}; values are SQL.
+    Returns:
+        Rows written.
+    Raises:
+        ExternalError[disk.full, file.io], InputError[file.is_directory]: nothing is left behind.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("file.is_directory", f"{target} is a folder", hint="name a file in it")
+    if not target.parent.exists():
+        raise InputError("file.not_found", f"there is no folder {target.parent}", hint="create it first")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    settings = ", ".join(f"{key} {value}" for key, value in options.items())
+    try:
+        with running(engine, root) as (cursor, lowered):
+            rows = cursor.execute(f"COPY ({lowered.sql}) TO {literal(str(partial))} ({settings})")
+        os.replace(partial, target)
+    except OSError as error:
+        raise ExternalError("file.io", f"writing {target}: {error.strerror}", cause=error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return rows

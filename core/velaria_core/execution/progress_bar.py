@@ -1,0 +1,54 @@
+"""A progress bar on the terminal for work that takes more than a second; nothing anywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from velaria_core.execution.duck import Cursor
+
+DELAY_SECONDS = 1.0
+_STEP_SECONDS = 0.2
+_WIDTH = 30
+
+enabled = True
+"""Set to False to keep the terminal still."""
+
+
+@contextmanager
+def progress_bar(cursor: Cursor) -> Iterator[None]:
+    """Show how far `cursor`'s statement is, on stderr, while the body runs."""
+    if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        yield
+        return
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(cursor, done), name="velaria-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(cursor: Cursor, done: threading.Event) -> None:
+    started = time.monotonic()
+    if done.wait(DELAY_SECONDS):
+        return
+    while not done.wait(_STEP_SECONDS):
+        sys.stderr.write("\r" + render(cursor.progress(), time.monotonic() - started))
+        sys.stderr.flush()
+    sys.stderr.write("\r\x1b[K")
+    sys.stderr.flush()
+
+
+def render(share: float | None, seconds: float) -> str:
+    """`[#########           ]  45%  3.2 s`; without a share only the time."""
+    if share is None:
+        return f"running  {seconds:.1f} s"
+    filled = round(share * _WIDTH)
+    return f"[{'#' * filled}{' ' * (_WIDTH - filled)}] {share:4.0%}  {seconds:.1f} s"

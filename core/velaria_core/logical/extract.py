@@ -1,0 +1,82 @@
+"""Taking calls out of expressions: `sum(a) / count(*) + 1` is two aggregates and an expression over them.
+
+Aggregates and window functions become columns of a node of their own, so that each can keep its own state; what is
+computed from them stays an ordinary expression above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from velaria_core.logical.expr import reference
+from velaria_core.logical.functions import is_aggregate
+from velaria_core.logical.query import Named
+
+
+@dataclass(slots=True)
+class Extracted:
+    """Calls found so far, each once, under made-up names; and the keys that may stand beside them."""
+
+    test: Callable[[exp.Expression], bool]
+    prefix: str
+    calls: list[Named] = field(default_factory=list)
+    keys: tuple[Named, ...] = ()
+
+    def rewrite(self, tree: exp.Expression) -> exp.Expression:
+        """`tree` over the columns that the calls and keys become. Outermost matches win."""
+        for name, key in self.keys:
+            if tree == key:
+                return reference(name)
+        if self.test(tree):
+            return reference(self._name(tree))
+        if isinstance(tree, exp.Column):
+            return tree.copy()
+        made = tree.copy()
+        for argument, value in list(made.args.items()):
+            if isinstance(value, exp.Expression):
+                made.set(argument, self.rewrite(value))
+            elif isinstance(value, list):
+                made.set(
+                    argument,
+                    [self.rewrite(item) if isinstance(item, exp.Expression) else item for item in value],
+                )
+        return made
+
+    def _name(self, tree: exp.Expression) -> str:
+        for name, known in self.calls:
+            if known == tree:
+                return name
+        name = f"{self.prefix}{len(self.calls) + 1}"
+        self.calls.append((name, tree.copy()))
+        return name
+
+
+def aggregate_call(tree: exp.Expression) -> bool:
+    """A whole aggregate call, FILTER and WITHIN GROUP included, that is not a window function."""
+    if isinstance(tree, exp.Window):
+        return False
+    if isinstance(tree, (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)):
+        return aggregate_call(tree.this)
+    return is_aggregate(tree)
+
+
+def window_call(tree: exp.Expression) -> bool:
+    """A whole window function call, OVER included."""
+    return isinstance(tree, exp.Window)
+
+
+def has(tree: exp.Expression, test: Callable[[exp.Expression], bool]) -> bool:
+    """Whether a call of the kind stands in `tree`; the argument of a window function counts for neither kind."""
+    if test(tree):
+        return True
+    if isinstance(tree, exp.Window):
+        # sum(sum(x)) OVER (ORDER BY count(*)): aggregates inside, under the call itself.
+        inner = [
+            *tree.this.iter_expressions(),
+            *(item for item in tree.iter_expressions() if item is not tree.this),
+        ]
+        return any(has(item, test) for item in inner)
+    return any(has(item, test) for item in tree.iter_expressions())

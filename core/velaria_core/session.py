@@ -1,0 +1,282 @@
+"""DataflowSession: the one public door. Each call builds a plan or runs one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from velaria_core.catalog import Catalog, Entry, EntryKind
+from velaria_core.dataframe import DataFrame
+from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError
+from velaria_core.execution import files
+from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.files import OpenedFile, Probe
+from velaria_core.execution.jobs import ExecutionOptions, JobHandle, submit
+from velaria_core.logical.explain import tree
+from velaria_core.logical.operators import Scan
+from velaria_core.logical.relation import Relation
+from velaria_core.logical.sql.parameters import with_parameters
+from velaria_core.logical.sql.parser import parse
+from velaria_core.logical.sql.statements import Explain, Select
+from velaria_core.types import duckdb_type, quoted
+
+SQL_FRONTEND = "velaria_sql_v1"
+
+
+class DataflowSession:
+    """A catalog and an engine of its own; sessions share nothing.
+
+    Args:
+        path: a database file that keeps tables and views; None keeps them in memory.
+        memory_limit: e.g. "2GB"; larger work spills to `temp_directory`.
+        threads: worker threads; one for each core by default.
+        temp_directory: where to spill.
+        roots: folders under which files may be read and written; None is anywhere the user may.
+        read_only: open `path` for reading only.
+
+    Sessions may be used from several threads. Close one, or use it in a `with` block, to release its file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        memory_limit: str | None = None,
+        threads: int | None = None,
+        temp_directory: str | os.PathLike[str] | None = None,
+        roots: Iterable[str | os.PathLike[str]] | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self._engine = Engine(
+            Settings(
+                path=os.fspath(path) if path is not None else None,
+                memory_limit=memory_limit,
+                threads=threads,
+                temp_directory=os.fspath(temp_directory) if temp_directory is not None else None,
+                roots=tuple(os.path.realpath(root) for root in roots) if roots is not None else None,
+                read_only=read_only,
+            )
+        )
+        self._catalog = Catalog(self._engine)
+        self._feed_numbers = count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the database file and memory; frames of this session can no longer run."""
+        self._engine.close()
+
+    def __repr__(self) -> str:
+        where = self._engine.settings.path or "memory"
+        return f"DataflowSession({where}, {sum(1 for _ in self._catalog)} tables)"
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def probe(self, path: str | os.PathLike[str]) -> Probe:
+        """What a file seems to be: candidates with scores, evidence, confidence, schema and warnings."""
+        return files.probe(self._engine, path)
+
+    def read(self, path: str | os.PathLike[str] | Sequence[str], **options: Any) -> DataFrame:
+        """Read a file, folder or glob in the format that `probe` finds. Lazy; `options` are the reader's."""
+        return self._opened(files.read(self._engine, path, **options))
+
+    def read_csv(
+        self, path: str | os.PathLike[str] | Sequence[str], delimiter: str | None = None, **options: Any
+    ) -> DataFrame:
+        """Read CSV; see `files.read_csv` for the options."""
+        return self._opened(files.read_csv(self._engine, path, delimiter=delimiter, **options))
+
+    def read_line_file(
+        self, path: str | os.PathLike[str] | Sequence[str], mappings: Any = None, **options: Any
+    ) -> DataFrame:
+        """Read text lines, split at a delimiter or matched by a regular expression."""
+        return self._opened(files.read_line_file(self._engine, path, mappings=mappings, **options))
+
+    def read_json(
+        self, path: str | os.PathLike[str] | Sequence[str], columns: Any = None, **options: Any
+    ) -> DataFrame:
+        """Read JSON lines or an array of objects; `columns` are found when they are not given."""
+        return self._opened(files.read_json(self._engine, path, columns=columns, **options))
+
+    def read_parquet(self, path: str | os.PathLike[str] | Sequence[str], **options: Any) -> DataFrame:
+        """Read Parquet."""
+        return self._opened(files.read_parquet(self._engine, path, **options))
+
+    def read_arrow(self, path: str | os.PathLike[str] | Sequence[str], **options: Any) -> DataFrame:
+        """Read Arrow IPC, as a file or a stream."""
+        return self._opened(files.read_arrow(self._engine, path, **options))
+
+    def _opened(self, opened: OpenedFile) -> DataFrame:
+        rejects = Scan(opened.rejects) if opened.rejects is not None else None
+        return DataFrame(self, Scan(opened.relation), rejects=rejects)
+
+    # --- data in memory -------------------------------------------------------------------------------------------
+
+    def create_dataframe(self, data: Any, schema: pa.Schema | None = None) -> DataFrame:
+        """A frame over Arrow data, anything with `__arrow_c_stream__`, a dict of columns, or a list of dicts.
+
+        Arrow tables are read in place; a stream that can be read once only is read to memory.
+
+        Raises:
+            InputError[data.unsupported]: `data` is none of these.
+        """
+        table = as_arrow(data, schema)
+        name = f"arrow_{next(self._feed_numbers)}"
+        label = f"arrow ({table.num_rows} rows)"
+        return DataFrame(self, Scan(Relation(label, engine_schema(table), quoted(name), "arrow", table)))
+
+    create_dataframe_from_arrow = create_dataframe
+
+    # --- names ----------------------------------------------------------------------------------------------------
+
+    def table(self, name: str) -> DataFrame:
+        """The frame of a table, view or file by name."""
+        return DataFrame(self, self._catalog.table(name))
+
+    def tables(self) -> list[str]:
+        """Names in this session's catalog, sorted."""
+        return [entry.name for entry in self._catalog]
+
+    def create_temp_view(self, name: str, frame: DataFrame) -> None:
+        """Name a frame for SQL; replaces a view of that name, and nothing else."""
+        self._catalog.put(Entry(name, EntryKind.VIEW, node=frame.node, temporary=True))
+
+    def drop_view(self, name: str) -> None:
+        """Forget a view."""
+        self._catalog.drop(name, kinds=(EntryKind.VIEW,))
+
+    # --- SQL ------------------------------------------------------------------------------------------------------
+
+    def sql(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
+        """A SELECT as a lazy frame; any other statement runs at once and gives its result as one.
+
+        Several statements are run in order; the last one's frame is given. `parameters` fill `?` and `$1`
+        by position, `$name` by name; they are values, never text.
+
+        Raises:
+            SqlSyntaxError, SqlSemanticError, SqlUnsupportedError, TableKindError, CatalogNotFoundError: with
+                line, column and a hint. DataError: a statement that ran met a bad value.
+        """
+        frame: DataFrame | None = None
+        for statement in parse(text, self._engine_parses):
+            if isinstance(statement, Select):
+                node = self._catalog.bind(with_parameters(statement, parameters, text), text)
+                frame = DataFrame(self, node)
+                frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
+            elif isinstance(statement, Explain):
+                frame = self._explained(statement, text)
+            else:
+                statement = with_parameters(statement, parameters, text)
+                frame = self.create_dataframe(self._catalog.run(statement, text))
+        assert frame is not None, "the parser refuses a text without statements"
+        return frame
+
+    def prepare(self, text: str) -> Callable[..., DataFrame]:
+        """A SELECT with parameters, to be called with them: `by_id = s.prepare("... $1"); by_id(7)`."""
+
+        def prepared(*positional: Any, **named: Any) -> DataFrame:
+            if positional and named:
+                raise InputError("sql.parameters", "parameters go by position or by name, not both")
+            return self.sql(text, named or positional)
+
+        return prepared
+
+    def explain_sql(self, text: str) -> str:
+        """Frontend, logical plan, physical plan and strategy of a SELECT, as text."""
+        (statement, *rest) = parse(text, self._engine_parses)
+        if isinstance(statement, Explain):
+            statement = statement.statement
+        if rest or not isinstance(statement, Select):
+            raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
+        frame = DataFrame(self, self._catalog.bind(statement, text))
+        return f"frontend\n  name={SQL_FRONTEND}\n" + frame.explain()
+
+    def _explained(self, statement: Explain, text: str) -> DataFrame:
+        if not isinstance(statement.statement, Select):
+            raise SqlUnsupportedError("sql.explain", "EXPLAIN takes a SELECT")
+        frame = DataFrame(self, self._catalog.bind(statement.statement, text))
+        lines = frame.explain(analyze=statement.analyze).splitlines()
+        return self.create_dataframe(pa.table({"explain": pa.array(lines, pa.string())}))
+
+    def sql_frontend_name(self) -> str:
+        """The name of the SQL frontend, for logs."""
+        return SQL_FRONTEND
+
+    def _engine_parses(self, text: str) -> VelariaError | None:
+        """The engine's verdict on a text: None where its parser accepts it, else the error."""
+        with self._engine.cursor() as cursor:
+            return cursor.parse_error(text)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def submit_async(self, work: DataFrame | str, options: ExecutionOptions | None = None) -> JobHandle:
+        """Run a frame or a SELECT in the background: state, wait, cancel, timeout, result."""
+        frame = self.sql(work) if isinstance(work, str) else work
+        return submit(self._engine, frame.node, options or ExecutionOptions())
+
+    def submit(self, work: DataFrame | str, options: ExecutionOptions | None = None) -> pa.Table:
+        """Run a frame or a SELECT as a job and wait for its rows."""
+        return self.submit_async(work, options).result()
+
+
+Session = DataflowSession
+
+
+def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:
+    """Anything tabular as an Arrow table, without a copy where it is Arrow already."""
+    if isinstance(data, pa.Table):
+        table = data
+    elif isinstance(data, pa.RecordBatch):
+        table = pa.Table.from_batches([data])
+    elif hasattr(data, "__arrow_c_stream__"):
+        table = pa.RecordBatchReader.from_stream(data).read_all()
+    elif isinstance(data, Mapping):
+        table = pa.table(dict(data), schema=schema)
+    elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+        if data and not all(isinstance(row, Mapping) for row in data):
+            raise InputError(
+                "data.unsupported", "a list holds rows as dicts", hint="give a dict of columns, or Arrow data"
+            )
+        if not data and schema is None:
+            raise InputError(
+                "data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)"
+            )
+        table = pa.Table.from_pylist(list(data), schema=schema)
+    else:
+        try:
+            table = pa.table(data)
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise InputError(
+                "data.unsupported",
+                f"a {type(data).__name__} is not tabular",
+                hint="give Arrow data, an object with __arrow_c_stream__, a dict of columns or a list of dicts",
+                cause=error,
+            ) from error
+    if schema is not None and not table.schema.equals(schema):
+        table = table.cast(schema)
+    names = [name.lower() for name in table.schema.names]
+    if len(set(names)) != len(names):
+        raise SqlSemanticError(
+            "data.duplicate_column", "two columns have one name", hint="rename one of them"
+        )
+    for field in table.schema:
+        duckdb_type(field.type)  # tells of a type that the engine has not
+    return table
+
+
+def engine_schema(table: pa.Table) -> pa.Schema:
+    """The schema as the engine will give it back: dictionary as text, large strings as strings."""
+    from velaria_core.types import arrow_type
+
+    return pa.schema([pa.field(field.name, arrow_type(duckdb_type(field.type))) for field in table.schema])
