@@ -103,15 +103,13 @@ class Catalog:
                 "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal"
             )
             names = {str(name) for (name,) in known}
-            defined = (
-                cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []
-            )
+            defined = cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []
         for name in sorted(names - {OBJECTS}):
             self._entries[name.lower()] = Entry(name, EntryKind.TABLE, stored=quoted(name))
         for name, kind, stored, sql in defined:
             self._entries[name.lower()] = Entry(name, EntryKind(kind), stored=stored, sql=sql)
 
-    # --- names ----------------------------------------------------------------------------------------------------
+    # --- names ----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
@@ -145,9 +143,7 @@ class Catalog:
             values = [entry.name, entry.kind.value, entry.stored, entry.sql]
             cursor.rows(f"INSERT INTO {OBJECTS} VALUES ($1, $2, $3, $4)", values)
 
-    def drop(
-        self, name: str, *, kinds: Sequence[EntryKind] = tuple(EntryKind), if_exists: bool = False
-    ) -> bool:
+    def drop(self, name: str, *, kinds: Sequence[EntryKind] = tuple(EntryKind), if_exists: bool = False) -> bool:
         """Forget a name, and its rows where it stores any. False when it was not there and need not be."""
         entry = self.get(name)
         if entry is None:
@@ -168,9 +164,7 @@ class Catalog:
         del self._entries[entry.name.lower()]
         return True
 
-    def _not_found(
-        self, name: str, tree: exp.Expression | None = None, text: str | None = None
-    ) -> CatalogNotFoundError:
+    def _not_found(self, name: str, tree: exp.Expr | None = None, text: str | None = None) -> CatalogNotFoundError:
         return CatalogNotFoundError(
             "sql.unknown_table",
             f'no table "{name}"',
@@ -178,9 +172,9 @@ class Catalog:
             place=place_of(tree, text) if tree is not None else None,
         )
 
-    # --- what the binder asks -------------------------------------------------------------------------------------
+    # --- what the binder asks -------------------------------------------------------------------------------
 
-    def table(self, name: str, place_text: str | None = None, tree: exp.Expression | None = None) -> Node:
+    def table(self, name: str, place_text: str | None = None, tree: exp.Expr | None = None) -> Node:
         """The plan of a table, view or file of this name."""
         entry = self.get(name)
         if entry is None:
@@ -227,11 +221,9 @@ class Catalog:
     def _stored(self, name: str, stored: str, kind: EntryKind) -> Relation:
         with self._engine.cursor() as cursor:
             schema = cursor.schema(f"SELECT * FROM {stored}")
-        return Relation(
-            f"{kind} {name}", schema, stored, "table", pushdown=frozenset({"projection", "filter"})
-        )
+        return Relation(f"{kind} {name}", schema, stored, "table", pushdown=frozenset({"projection", "filter"}))
 
-    def table_function(self, call: exp.Expression) -> Node | None:
+    def table_function(self, call: exp.Expr) -> Node | None:
         """The plan of `read_csv('...')` and its kin, or None for what is not a reader of ours."""
         opened = files.from_call(self._engine, *_call_parts(call))
         return Scan(opened.relation) if opened is not None else None
@@ -258,7 +250,7 @@ class Catalog:
             hint="a window takes a timestamp, date, integer of milliseconds, or ISO text",
         )
 
-    # --- statements -----------------------------------------------------------------------------------------------
+    # --- statements -----------------------------------------------------------------------------------------
 
     def bind(self, select: Select, text: str) -> Node:
         """The plan of a SELECT."""
@@ -272,17 +264,13 @@ class Catalog:
         """
         handler = _HANDLERS.get(type(statement))
         if handler is None:
-            raise SqlUnsupportedError(
-                "sql.unsupported_statement", f"{type(statement).__name__} is not run here"
-            )
+            raise SqlUnsupportedError("sql.unsupported_statement", f"{type(statement).__name__} is not run here")
         return handler(self, statement, text)
 
     def _create_table(self, statement: CreateTable, text: str) -> pa.Table:
         name = str(statement.name)
         kind = EntryKind(statement.kind.value)
-        noun = {EntryKind.TABLE: "table", EntryKind.SOURCE: "source table", EntryKind.SINK: "sink table"}[
-            kind
-        ]
+        noun = {EntryKind.TABLE: "table", EntryKind.SOURCE: "source table", EntryKind.SINK: "sink table"}[kind]
         existing = self.get(name)
         if existing is not None and statement.if_not_exists:
             return _done(f"create {noun} done")
@@ -296,14 +284,10 @@ class Catalog:
             return self._create_as(statement, self.bind(statement.as_select, text))
         if statement.using is not None or statement.options:
             node = self._file_table(statement) if kind is EntryKind.TABLE else None
-            self.put(
-                Entry(name, kind, node=node, sql=_text_of(statement.span, text), temporary=statement.temp)
-            )
+            self.put(Entry(name, kind, node=node, sql=_text_of(statement.span, text), temporary=statement.temp))
             return _done(f"create {noun} done")
         if not statement.columns:
-            raise SqlSemanticError(
-                "sql.no_columns", f'"{name}" has no columns', hint="CREATE TABLE t (a BIGINT)"
-            )
+            raise SqlSemanticError("sql.no_columns", f'"{name}" has no columns', hint="CREATE TABLE t (a BIGINT)")
         columns = ", ".join(
             f"{quoted(column.name)} {_declared_type(column, text)}{' NOT NULL' if column.not_null else ''}"
             for column in statement.columns
@@ -378,9 +362,7 @@ class Catalog:
             raise InputError(
                 "catalog.exists",
                 f'there is already a {existing.kind} "{existing.name}"',
-                hint="CREATE OR REPLACE VIEW"
-                if existing.kind is EntryKind.VIEW
-                else "DROP it, or use another name",
+                hint="CREATE OR REPLACE VIEW" if existing.kind is EntryKind.VIEW else "DROP it, or use another name",
             )
         entry = Entry(name, EntryKind.VIEW, sql=_text_of(statement.span, text), temporary=statement.temp)
         # Bound once with the new meaning in place: errors and circles show now, not at the first use.
@@ -428,9 +410,7 @@ class Catalog:
             raise TableKindError(
                 "sql.table_kind",
                 f'table-kind constraint violation: "{entry.name}" is a {entry.kind} that stores no rows',
-                hint="a sink that writes files is fed by start_stream_sql"
-                if entry.kind is EntryKind.SINK
-                else None,
+                hint="a sink that writes files is fed by start_stream_sql" if entry.kind is EntryKind.SINK else None,
             )
         return entry
 
@@ -461,14 +441,10 @@ class Catalog:
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
         return rows
 
-    def _targets(
-        self, entry: Entry, columns: Sequence[str] | None, node: Node, *, by_name: bool = False
-    ) -> list[str]:
+    def _targets(self, entry: Entry, columns: Sequence[str] | None, node: Node, *, by_name: bool = False) -> list[str]:
         """The stored columns that a plan's columns go to, in the plan's order."""
         assert entry.stored is not None
-        known = {
-            name.lower(): name for name in self._stored(entry.name, entry.stored, entry.kind).schema.names
-        }
+        known = {name.lower(): name for name in self._stored(entry.name, entry.stored, entry.kind).schema.names}
         targets = list(node.columns if by_name else columns if columns else known.values())
         seen: set[str] = set()
         for name in targets:
@@ -489,7 +465,7 @@ class Catalog:
             )
         return [known[name.lower()] for name in targets]
 
-    def _drop(self, statement: Drop, text: str) -> pa.Table:
+    def _drop(self, statement: Drop, _text: str) -> pa.Table:
         self.drop(str(statement.name), kinds=_DROPS[statement.kind], if_exists=statement.if_exists)
         return _done(f"drop {statement.kind.value} done")
 
@@ -515,7 +491,7 @@ class Catalog:
         with batch.running(self._engine, node) as (cursor, lowered):
             return cursor.table(f"SELECT * FROM (SUMMARIZE {lowered.sql})")
 
-    def _show(self, statement: ShowTables, text: str) -> pa.Table:
+    def _show(self, statement: ShowTables, _text: str) -> pa.Table:
         if statement.kind is ShowKind.FUNCTIONS:
             sql = "SELECT DISTINCT function_name AS name, function_type AS kind FROM duckdb_functions() ORDER BY ALL"
             with self._engine.cursor() as cursor:
@@ -550,7 +526,7 @@ def _declared_type(column: ColumnDef, text: str) -> str:
             "sql.no_type",
             f'"{column.name}" has no type',
             hint=f"{column.name} BIGINT",
-            place=Place.in_text(text, column.span.start, column.span.length),
+            place=Place.in_text(text, column.span.offset, column.span.length),
         )
     return resolve_type_name(column.type_text)
 
@@ -564,14 +540,12 @@ def _plain_name(name: str) -> str:
     return name.removeprefix("main.")
 
 
-def _call_parts(call: exp.Expression) -> tuple[str, list[Any], dict[str, Any]]:
+def _call_parts(call: exp.Expr) -> tuple[str, list[Any], dict[str, Any]]:
     """Name, positional and named arguments of a table function, as Python values where they are literals."""
     name = to_sql(call).partition("(")[0].strip().lower()
     positional: list[Any] = []
     named: dict[str, Any] = {}
-    arguments = (
-        [call.this, *call.expressions] if isinstance(call.this, exp.Expression) else list(call.expressions)
-    )
+    arguments = [call.this, *call.expressions] if isinstance(call.this, exp.Expr) else list(call.expressions)
     for argument in arguments:
         if isinstance(argument, (exp.EQ, exp.PropertyEQ, exp.Kwarg)):
             named[argument.this.name.lower()] = _python_value(argument.expression)
@@ -580,15 +554,11 @@ def _call_parts(call: exp.Expression) -> tuple[str, list[Any], dict[str, Any]]:
     return name, positional, named
 
 
-def _python_value(tree: exp.Expression) -> Any:
+def _python_value(tree: exp.Expr) -> Any:
     match tree:
         case exp.Literal():
             return (
-                str(tree.this)
-                if tree.is_string
-                else int(tree.this)
-                if str(tree.this).isdigit()
-                else float(tree.this)
+                str(tree.this) if tree.is_string else int(tree.this) if str(tree.this).isdigit() else float(tree.this)
             )
         case exp.Boolean():
             return bool(tree.this)

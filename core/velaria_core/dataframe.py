@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.execution import batch, lower
+from velaria_core.logical.explain import tree
 from velaria_core.logical.expr import (
     Column,
     ColumnLike,
@@ -22,7 +23,6 @@ from velaria_core.logical.expr import (
     ordered,
     reference,
 )
-from velaria_core.logical.explain import tree
 from velaria_core.logical.extract import Extracted, aggregate_call, has, window_call
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import (
@@ -71,7 +71,7 @@ class DataFrame:
         self._rejects = rejects
         self._schema: pa.Schema | None = None
 
-    # --- shape ----------------------------------------------------------------------------------------------------
+    # --- shape ----------------------------------------------------------------------------------------------
 
     @property
     def columns(self) -> list[str]:
@@ -98,7 +98,7 @@ class DataFrame:
     def _with(self, node: Node) -> DataFrame:
         return DataFrame(self._session, node)
 
-    def _resolve(self, column: Column) -> exp.Expression:
+    def _resolve(self, column: Column) -> exp.Expr:
         return Scope.of(self.node.columns).resolved(column.tree)
 
     def _name(self, name: str) -> str:
@@ -124,16 +124,14 @@ class DataFrame:
             frame = self._with(Window(self.node, tuple(calls.calls)))
         return frame, [(column.name, resolved) for column, resolved in zip(columns, trees, strict=True)]
 
-    # --- row by row -----------------------------------------------------------------------------------------------
+    # --- row by row -----------------------------------------------------------------------------------------
 
     def select(self, *columns: ColumnLike | Sequence[ColumnLike]) -> DataFrame:
         """Exactly these columns; "*" stands for all."""
         chosen: list[Column] = []
         for item in _flattened(columns):
             chosen += (
-                [col(name) for name in self.node.columns]
-                if isinstance(item, str) and item == "*"
-                else as_columns(item)
+                [col(name) for name in self.node.columns] if isinstance(item, str) and item == "*" else as_columns(item)
             )
         frame, named = self._row_wise(chosen, "select")
         names = distinct_names(name for name, _ in named)
@@ -146,9 +144,7 @@ class DataFrame:
             if not -len(names) <= index < len(names):
                 raise InputError("frame.index", f"no column {index}; there are {len(names)}")
         chosen = [col(names[index]) for index in indices]
-        return self.select(
-            [c.alias(a) for c, a in zip(chosen, aliases, strict=False)] + chosen[len(aliases) :]
-        )
+        return self.select([c.alias(a) for c, a in zip(chosen, aliases, strict=False)] + chosen[len(aliases) :])
 
     def with_column(self, name: str, value: ColumnLike | object) -> DataFrame:
         """One more column, or another in place of one. Text names a column; `lit("x")` is a text value."""
@@ -172,9 +168,7 @@ class DataFrame:
                     "frame.operator", f'no operator "{op}"', hint=did_you_mean(op, _OPERATORS, "operators")
                 )
             condition = Column(
-                _OPERATORS[op](
-                    this=reference(condition), expression=as_column(value, text_is_value=True).tree
-                ),
+                _OPERATORS[op](this=reference(condition), expression=as_column(value, text_is_value=True).tree),
                 "condition",
             )
         column = expr(condition) if isinstance(condition, str) else condition
@@ -231,7 +225,7 @@ class DataFrame:
         _require_distinct(made.columns)
         return self._with(made)
 
-    # --- groups and order -----------------------------------------------------------------------------------------
+    # --- groups and order -----------------------------------------------------------------------------------
 
     def group_by(self, *keys: ColumnLike | Sequence[ColumnLike]) -> GroupedFrame:
         """Groups by these keys; NULL is a group of its own. Follow with `.agg(...)` or a shorthand."""
@@ -274,16 +268,14 @@ class DataFrame:
         """The first rows."""
         return self.limit(count)
 
-    def sample(
-        self, fraction: float | None = None, *, n: int | None = None, seed: int | None = None
-    ) -> DataFrame:
+    def sample(self, fraction: float | None = None, *, n: int | None = None, seed: int | None = None) -> DataFrame:
         """A random part: each row with probability `fraction`, or exactly `n` rows."""
         if (fraction is None) == (n is None) or (fraction is not None and not 0 <= fraction <= 1):
             raise InputError("frame.sample", "give fraction between 0 and 1, or n")
         size = fraction * 100 if fraction is not None else float(n or 0)
         return self._with(Sample(self.node, size, fraction is not None, seed))
 
-    # --- several frames -------------------------------------------------------------------------------------------
+    # --- several frames -------------------------------------------------------------------------------------
 
     def join(
         self,
@@ -313,9 +305,7 @@ class DataFrame:
             hint = did_you_mean(how, [str(k) for k in JoinKind], "kinds")
             raise InputError("frame.join", f'no join "{how}"', hint=hint) from None
         if other._session is not self._session:
-            raise InputError(
-                "frame.session", "the frames belong to two sessions", hint="move one by to_arrow()"
-            )
+            raise InputError("frame.session", "the frames belong to two sessions", hint="move one by to_arrow()")
         taken = {name.lower() for name in self.node.columns}
         new_names: dict[str, str] = {}
         for name in other.node.columns:
@@ -336,11 +326,9 @@ class DataFrame:
                 raise InputError("frame.join", "a cross join takes no condition")
             return self._with(Join(self.node, right, kind, None))
         if not left_keys or len(left_keys) != len(right_keys):
-            raise InputError(
-                "frame.join", f"a {how} join needs `on`, or `left_on` and `right_on` of one length"
-            )
+            raise InputError("frame.join", f"a {how} join needs `on`, or `left_on` and `right_on` of one length")
         pairs = list(zip(left_keys, (new_names[name] for name in right_keys), strict=True))
-        parts: list[exp.Expression] = []
+        parts: list[exp.Expr] = []
         for at, (one, two) in enumerate(pairs):
             last_asof = kind in (JoinKind.ASOF, JoinKind.ASOF_LEFT) and at == len(pairs) - 1
             parts.append((exp.GTE if last_asof else exp.EQ)(this=reference(one), expression=reference(two)))
@@ -349,9 +337,7 @@ class DataFrame:
             return self._with(node)
         # Names that both sides share appear once: the left's value, the right's where the left has no row.
         if kind in (JoinKind.RIGHT, JoinKind.FULL):
-            merged = tuple(
-                (one, exp.Coalesce(this=reference(one), expressions=[reference(two)])) for one, two in pairs
-            )
+            merged = tuple((one, exp.Coalesce(this=reference(one), expressions=[reference(two)])) for one, two in pairs)
             node = WithColumn(node, merged)
         keep_right = {two for _, two in pairs[-1:]} if kind in (JoinKind.ASOF, JoinKind.ASOF_LEFT) else set()
         return self._with(Drop(node, tuple(two for _, two in pairs if two not in keep_right)))
@@ -369,15 +355,15 @@ class DataFrame:
 
     union_with = union
 
-    def intersect(self, other: DataFrame, *, all: bool = False) -> DataFrame:
-        """Rows that both frames have."""
+    def intersect(self, other: DataFrame, *, distinct: bool = True) -> DataFrame:
+        """Rows that both frames have: each once, or as often as in both."""
         self._same_width(other, "intersect")
-        return self._with(Intersect(self.node, other.node, all))
+        return self._with(Intersect(self.node, other.node, not distinct))
 
-    def except_(self, other: DataFrame, *, all: bool = False) -> DataFrame:
-        """Rows of this frame that the other has not."""
+    def except_(self, other: DataFrame, *, distinct: bool = True) -> DataFrame:
+        """Rows of this frame that the other has not: each once, or as often as there are more of them here."""
         self._same_width(other, "except")
-        return self._with(Except(self.node, other.node, all))
+        return self._with(Except(self.node, other.node, not distinct))
 
     def _same_width(self, other: DataFrame, verb: str) -> None:
         if len(self.node.columns) != len(other.node.columns):
@@ -387,7 +373,7 @@ class DataFrame:
                 hint="select the same columns, or union by_name=True",
             )
 
-    # --- rows out -------------------------------------------------------------------------------------------------
+    # --- rows out -------------------------------------------------------------------------------------------
 
     def to_arrow(self) -> pa.Table:
         """All rows as an Arrow table."""
@@ -401,7 +387,8 @@ class DataFrame:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows over the Arrow C stream interface; any library that speaks it can read a frame."""
-        return self.to_reader().__arrow_c_stream__(requested_schema)
+        capsule: object = self.to_reader().__arrow_c_stream__(requested_schema)
+        return capsule
 
     def to_rows(self) -> list[dict[str, Any]]:
         """All rows as dicts: a copy into Python objects, for small results."""
@@ -439,7 +426,7 @@ class DataFrame:
         """The rows, computed now and held in memory; what is built on it reads them."""
         return self._session.create_dataframe(self.to_arrow())
 
-    # --- files and tables out -------------------------------------------------------------------------------------
+    # --- files and tables out -------------------------------------------------------------------------------
 
     def write_parquet(self, path: str | os.PathLike[str], *, compression: str = "zstd") -> int:
         """Write a Parquet file that appears whole or not at all; returns the rows written."""
@@ -447,9 +434,7 @@ class DataFrame:
 
     def write_csv(self, path: str | os.PathLike[str], *, delimiter: str = ",", header: bool = True) -> int:
         """Write CSV: text is quoted where it must be, NULL is an empty field, "" is quoted."""
-        return self._write(
-            path, {"FORMAT": "csv", "DELIMITER": literal(delimiter), "HEADER": str(header).lower()}
-        )
+        return self._write(path, {"FORMAT": "csv", "DELIMITER": literal(delimiter), "HEADER": str(header).lower()})
 
     def write_json(self, path: str | os.PathLike[str], *, array: bool = False) -> int:
         """Write JSON lines, or one array."""
@@ -466,7 +451,7 @@ class DataFrame:
         """Store the rows as a table; durable when the session has a path."""
         return self._session._catalog.store_plan(name, self.node, or_replace=or_replace)
 
-    # --- explain --------------------------------------------------------------------------------------------------
+    # --- explain --------------------------------------------------------------------------------------------
 
     def explain(self, *, analyze: bool = False) -> str:
         """How the plan would run: `logical`, `physical` and `strategy`; with `analyze` it runs, and tells times."""
@@ -490,9 +475,7 @@ class GroupedFrame:
         """One row a group: the keys, then each metric (`fn.sum("x")`, or `total=fn.sum("x") / fn.count()`)."""
         columns = [*metrics, *(metric.alias(name) for name, metric in named.items())]
         if not columns:
-            raise InputError(
-                "frame.no_metrics", "agg needs a metric", hint='agg(n=fn.count(), total=fn.sum("x"))'
-            )
+            raise InputError("frame.no_metrics", "agg needs a metric", hint='agg(n=fn.count(), total=fn.sum("x"))')
         frame, keys = self._frame._row_wise(self._keys, "group_by")
         for column in columns:
             if not has(column.tree, aggregate_call):
@@ -534,7 +517,7 @@ class GroupedFrame:
         return frame._with(made)
 
 
-_OPERATORS: dict[str, type[exp.Expression]] = {
+_OPERATORS: dict[str, type[exp.Expr]] = {
     "=": exp.EQ,
     "==": exp.EQ,
     "!=": exp.NEQ,
@@ -553,7 +536,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
         for name, kind in zip(table.schema.names, table.schema.types, strict=True)
         if pa.types.is_decimal(kind) and kind.scale == 0
     ]
-    rows = table.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         for name in wide:
             if row[name] is not None:

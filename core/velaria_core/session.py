@@ -12,18 +12,17 @@ import pyarrow as pa
 
 from velaria_core.catalog import Catalog, Entry, EntryKind
 from velaria_core.dataframe import DataFrame
-from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError
+from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError, VelariaError
 from velaria_core.execution import files
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
 from velaria_core.execution.jobs import ExecutionOptions, JobHandle, submit
-from velaria_core.logical.explain import tree
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import Explain, Select
-from velaria_core.types import duckdb_type, quoted
+from velaria_core.types import arrow_type, duckdb_type, quoted
 
 SQL_FRONTEND = "velaria_sql_v1"
 
@@ -81,7 +80,7 @@ class DataflowSession:
         where = self._engine.settings.path or "memory"
         return f"DataflowSession({where}, {sum(1 for _ in self._catalog)} tables)"
 
-    # --- files ----------------------------------------------------------------------------------------------------
+    # --- files ----------------------------------------------------------------------------------------------
 
     def probe(self, path: str | os.PathLike[str]) -> Probe:
         """What a file seems to be: candidates with scores, evidence, confidence, schema and warnings."""
@@ -103,9 +102,7 @@ class DataflowSession:
         """Read text lines, split at a delimiter or matched by a regular expression."""
         return self._opened(files.read_line_file(self._engine, path, mappings=mappings, **options))
 
-    def read_json(
-        self, path: str | os.PathLike[str] | Sequence[str], columns: Any = None, **options: Any
-    ) -> DataFrame:
+    def read_json(self, path: str | os.PathLike[str] | Sequence[str], columns: Any = None, **options: Any) -> DataFrame:
         """Read JSON lines or an array of objects; `columns` are found when they are not given."""
         return self._opened(files.read_json(self._engine, path, columns=columns, **options))
 
@@ -121,7 +118,7 @@ class DataflowSession:
         rejects = Scan(opened.rejects) if opened.rejects is not None else None
         return DataFrame(self, Scan(opened.relation), rejects=rejects)
 
-    # --- data in memory -------------------------------------------------------------------------------------------
+    # --- data in memory -------------------------------------------------------------------------------------
 
     def create_dataframe(self, data: Any, schema: pa.Schema | None = None) -> DataFrame:
         """A frame over Arrow data, anything with `__arrow_c_stream__`, a dict of columns, or a list of dicts.
@@ -138,7 +135,7 @@ class DataflowSession:
 
     create_dataframe_from_arrow = create_dataframe
 
-    # --- names ----------------------------------------------------------------------------------------------------
+    # --- names ----------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> DataFrame:
         """The frame of a table, view or file by name."""
@@ -156,7 +153,7 @@ class DataflowSession:
         """Forget a view."""
         self._catalog.drop(name, kinds=(EntryKind.VIEW,))
 
-    # --- SQL ------------------------------------------------------------------------------------------------------
+    # --- SQL ------------------------------------------------------------------------------------------------
 
     def sql(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:
         """A SELECT as a lazy frame; any other statement runs at once and gives its result as one.
@@ -218,7 +215,7 @@ class DataflowSession:
         with self._engine.cursor() as cursor:
             return cursor.parse_error(text)
 
-    # --- jobs -----------------------------------------------------------------------------------------------------
+    # --- jobs -----------------------------------------------------------------------------------------------
 
     def submit_async(self, work: DataFrame | str, options: ExecutionOptions | None = None) -> JobHandle:
         """Run a frame or a SELECT in the background: state, wait, cancel, timeout, result."""
@@ -249,9 +246,7 @@ def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:
                 "data.unsupported", "a list holds rows as dicts", hint="give a dict of columns, or Arrow data"
             )
         if not data and schema is None:
-            raise InputError(
-                "data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)"
-            )
+            raise InputError("data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)")
         table = pa.Table.from_pylist(list(data), schema=schema)
     else:
         try:
@@ -267,9 +262,7 @@ def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:
         table = table.cast(schema)
     names = [name.lower() for name in table.schema.names]
     if len(set(names)) != len(names):
-        raise SqlSemanticError(
-            "data.duplicate_column", "two columns have one name", hint="rename one of them"
-        )
+        raise SqlSemanticError("data.duplicate_column", "two columns have one name", hint="rename one of them")
     for field in table.schema:
         duckdb_type(field.type)  # tells of a type that the engine has not
     return table
@@ -277,6 +270,4 @@ def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:
 
 def engine_schema(table: pa.Table) -> pa.Schema:
     """The schema as the engine will give it back: dictionary as text, large strings as strings."""
-    from velaria_core.types import arrow_type
-
     return pa.schema([pa.field(field.name, arrow_type(duckdb_type(field.type))) for field in table.schema])

@@ -1,7 +1,7 @@
 """The one table of types: Velaria's name, the Arrow type, DuckDB's name and the names SQL accepts.
 
-A table is Arrow, so a Velaria type *is* an Arrow type; this module names it and carries it over DuckDB's border.
-int64 stays exact, text is Unicode, a fixed vector is `float32[n]` (Arrow `fixed_size_list<float32>[n]`).
+A table is Arrow, so a Velaria type *is* an Arrow type; this module names it and carries it over DuckDB's
+border. int64 stays exact, text is Unicode, a fixed vector is `float32[n]` (Arrow `fixed_size_list<float32>[n]`).
 """
 
 from __future__ import annotations

@@ -287,9 +287,7 @@ class _Rule:
 
 # First match wins; patterns are searched in "ExceptionType: message". More telling rows stand first.
 _RULES: tuple[_Rule, ...] = (
-    _Rule(
-        r"INTERRUPT|^InterruptException", QueryCancelled, "query.cancelled", None, "the query was cancelled"
-    ),
+    _Rule(r"INTERRUPT|^InterruptException", QueryCancelled, "query.cancelled", None, "the query was cancelled"),
     _Rule(
         r"(?i)no space left|disk.{0,20}full|ENOSPC",
         ExternalError,
@@ -313,12 +311,8 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"not a valid DuckDB database", DataError, "database.invalid", "choose another path"),
     _Rule(r"(?i)corrupt|checksum", StateError, "database.corrupt", "restore the file from a copy"),
     _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again"),
-    _Rule(
-        r"No files found that match", InputError, "file.not_found", "check the path; globs may match nothing"
-    ),
-    _Rule(
-        r"(?i)division by zero", DataError, "value.division_by_zero", "use nullif(divisor, 0), or TRY(...)"
-    ),
+    _Rule(r"No files found that match", InputError, "file.not_found", "check the path; globs may match nothing"),
+    _Rule(r"(?i)division by zero", DataError, "value.division_by_zero", "use nullif(divisor, 0), or TRY(...)"),
     _Rule(
         r"^OutOfRange|(?i:overflow)|out of range",
         DataError,
@@ -337,9 +331,7 @@ _RULES: tuple[_Rule, ...] = (
         "file.bad_row",
         'on_error="skip" leaves bad rows out, "collect" keeps them',
     ),
-    _Rule(
-        r"(?i)invalid unicode|not utf-?8|encoding", DataError, "file.encoding", 'name it: encoding="latin-1"'
-    ),
+    _Rule(r"(?i)invalid unicode|not utf-?8|encoding", DataError, "file.encoding", 'name it: encoding="latin-1"'),
     _Rule(r"^ConversionException", DataError, "value.conversion", "TRY_CAST gives NULL instead"),
     _Rule(r"^ConstraintException", DataError, "value.constraint"),
     _Rule(r"^ParserException|SYNTAX_ERROR", SqlSyntaxError, "sql.syntax"),
@@ -358,9 +350,7 @@ _RULES: tuple[_Rule, ...] = (
         SqlSemanticError,
         "sql.unknown_column",
     ),
-    _Rule(
-        r"Ambiguous reference", SqlSemanticError, "sql.ambiguous_column", "write the table before the column"
-    ),
+    _Rule(r"Ambiguous reference", SqlSemanticError, "sql.ambiguous_column", "write the table before the column"),
     _Rule(
         r"(?i)cannot contain aggregates|aggregate function calls cannot be nested",
         SqlSemanticError,
@@ -389,9 +379,7 @@ _CSV_COLUMN = re.compile(r"Error when converting column \"([^\"]+)\"")
 _FILE = re.compile(r"(?:file|in file) [=\"']?(?P<path>/[^\s\"',:]+)", re.IGNORECASE)
 
 
-def translate(
-    error: duckdb.Error, *, what: str | None = None, sql: str | None = None, shift: int = 0
-) -> VelariaError:
+def translate(error: duckdb.Error, *, what: str | None = None, sql: str | None = None, shift: int = 0) -> VelariaError:
     """An engine error in our words: class, code, place and hint.
 
     The position, where the engine gives one, counts in the text that it was given; `shift` is the length of what

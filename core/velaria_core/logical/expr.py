@@ -32,7 +32,7 @@ class Column:
     Python's `and`, `or`, `not` cannot be overloaded: write `&`, `|`, `~`.
     """
 
-    tree: exp.Expression
+    tree: exp.Expr
     name: str
 
     def sql(self) -> str:
@@ -123,12 +123,10 @@ class Column:
     def __getitem__(self, key: str | int) -> Column:
         """A field of a struct by name, or an element of a list by position, counted from 0."""
         if isinstance(key, str):
-            return Column(
-                exp.Dot(this=grouped(self.tree), expression=exp.to_identifier(key, quoted=True)), key
-            )
+            return Column(exp.Dot(this=grouped(self.tree), expression=exp.to_identifier(key, quoted=True)), key)
         return Column(call("list_extract", grouped(self.tree), lit(key + 1).tree), self.name)
 
-    def _binary(self, kind: type[exp.Expression], other: object) -> Column:
+    def _binary(self, kind: type[exp.Expr], other: object) -> Column:
         right = as_column(other, text_is_value=True)
         return Column(kind(this=grouped(self.tree), expression=grouped(right.tree)), self.name)
 
@@ -167,10 +165,8 @@ class Column:
         """As another type; an unfit value becomes NULL."""
         return Column(self._cast(exp.TryCast, type_name), self.name)
 
-    def _cast(self, kind: type[exp.Expression], type_name: str) -> exp.Expression:
-        return kind(
-            this=self.tree.copy(), to=exp.DataType.build(resolve_type_name(type_name), dialect=DIALECT)
-        )
+    def _cast(self, kind: type[exp.Expr], type_name: str) -> exp.Expr:
+        return kind(this=self.tree.copy(), to=exp.DataType.build(resolve_type_name(type_name), dialect=DIALECT))
 
     def asc(self, *, nulls_first: bool = False) -> Column:
         return Column(exp.Ordered(this=self.tree.copy(), desc=False, nulls_first=nulls_first), self.name)
@@ -190,9 +186,7 @@ class Column:
         """
         keys = as_columns(partition_by)
         order = [ordered(column) for column in as_columns(order_by)]
-        window = exp.Window(
-            this=self.tree.copy(), partition_by=[key.tree.copy() for key in keys], over="OVER"
-        )
+        window = exp.Window(this=self.tree.copy(), partition_by=[key.tree.copy() for key in keys], over="OVER")
         if order:
             window.set("order", exp.Order(expressions=order))
         if frame is not None:
@@ -271,7 +265,7 @@ class When:
     def end(self) -> Column:
         return self._build(None)
 
-    def _build(self, default: exp.Expression | None) -> Column:
+    def _build(self, default: exp.Expr | None) -> Column:
         ifs = [exp.If(this=c.tree.copy(), true=v.tree.copy()) for c, v in self.branches]
         return Column(exp.Case(ifs=ifs, default=default), "case")
 
@@ -281,7 +275,7 @@ def when(condition: Column, value: object) -> When:
     return When(()).when(condition, value)
 
 
-# --- trees -----------------------------------------------------------------------------------------------------
+# --- trees --------------------------------------------------------------------------------------------------
 
 
 def reference(name: str, table: str | None = None) -> exp.Column:
@@ -292,17 +286,17 @@ def reference(name: str, table: str | None = None) -> exp.Column:
     )
 
 
-def call(name: str, *arguments: exp.Expression) -> exp.Expression:
+def call(name: str, *arguments: exp.Expr) -> exp.Expr:
     """A function call by the engine's own name, printed as it stands."""
     return exp.Anonymous(this=name, expressions=list(arguments))
 
 
-def grouped(tree: exp.Expression) -> exp.Expression:
+def grouped(tree: exp.Expr) -> exp.Expr:
     """A copy of `tree` that can stand as an operand: compound expressions go in parentheses."""
     copied = tree.copy()
-    if isinstance(
-        copied, (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case, exp.Interval, exp.Lambda)
-    ) and (not isinstance(copied, (exp.Paren, exp.Dot))):
+    if isinstance(copied, (exp.Binary, exp.Unary, exp.Between, exp.In, exp.Case, exp.Interval, exp.Lambda)) and (
+        not isinstance(copied, (exp.Paren, exp.Dot))
+    ):
         return exp.Paren(this=copied)
     return copied
 
@@ -313,7 +307,7 @@ def ordered(column: Column) -> exp.Ordered:
     return tree if isinstance(tree, exp.Ordered) else exp.Ordered(this=tree, desc=False, nulls_first=False)
 
 
-def literal_tree(value: object) -> exp.Expression:
+def literal_tree(value: object) -> exp.Expr:
     """The literal of a Python value as a typed tree; values are never pasted into text."""
     match value:
         case None:
@@ -322,7 +316,7 @@ def literal_tree(value: object) -> exp.Expression:
             return exp.Boolean(this=value)
         case int():
             if -(2**63) <= value < 2**63:
-                number: exp.Expression = exp.Literal.number(abs(value))
+                number: exp.Expr = exp.Literal.number(abs(value))
                 return exp.Paren(this=exp.Neg(this=number)) if value < 0 else number
             return typed(str(value), "HUGEINT")
         case float():
@@ -365,7 +359,7 @@ def literal_tree(value: object) -> exp.Expression:
     )
 
 
-def typed(text: str, type_name: str) -> exp.Expression:
+def typed(text: str, type_name: str) -> exp.Expr:
     """A literal with its type spelt out."""
     return exp.Cast(this=exp.Literal.string(text), to=exp.DataType.build(type_name, dialect=DIALECT))
 
@@ -386,7 +380,7 @@ def as_columns(value: ColumnLike | Sequence[ColumnLike]) -> list[Column]:
     return [as_column(item) for item in ([value] if isinstance(value, (str, Column)) else value)]
 
 
-def parse_expression(text: str) -> exp.Expression:
+def parse_expression(text: str) -> exp.Expr:
     """A SQL scalar expression as a tree, with every name taken for a column.
 
     Raises:
@@ -398,11 +392,11 @@ def parse_expression(text: str) -> exp.Expression:
         raise SqlSyntaxError("sql.syntax", f"not an expression: {text}", cause=error) from error
     if not isinstance(select, exp.Select) or len(select.expressions) != 1 or select.args.get("from_"):
         raise SqlSyntaxError("sql.syntax", f"not one expression: {text}")
-    tree: exp.Expression = select.expressions[0]
+    tree: exp.Expr = select.expressions[0]
     return tree
 
 
-def default_name(tree: exp.Expression) -> str:
+def default_name(tree: exp.Expr) -> str:
     """The name of an unnamed result: `sum_x` for sum(x), `count` for count(*), else the text of the expression."""
     if isinstance(tree, exp.Column):
         return str(tree.name)
@@ -428,7 +422,7 @@ class _Printers(threading.local):
 _PRINTERS = _Printers()
 
 
-def to_sql(tree: exp.Expression, dialect: str = DIALECT) -> str:
+def to_sql(tree: exp.Expr, dialect: str = DIALECT) -> str:
     """SQL text of a tree."""
     printer = _PRINTERS.by_dialect.get(dialect)
     if printer is None:
@@ -436,12 +430,12 @@ def to_sql(tree: exp.Expression, dialect: str = DIALECT) -> str:
     return str(printer.generate(tree, copy=True))
 
 
-def columns_of(tree: exp.Expression) -> list[str]:
+def columns_of(tree: exp.Expr) -> list[str]:
     """The names of the columns that an expression reads, in order, each once."""
     return list(dict.fromkeys(column.name for column in tree.find_all(exp.Column)))
 
 
-def replaced(tree: exp.Expression, columns: Mapping[str, exp.Expression]) -> exp.Expression:
+def replaced(tree: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
     """A copy of `tree` with each column reference replaced by its expression in `columns`."""
     if isinstance(tree, exp.Column):
         return columns[tree.name].copy()
@@ -451,7 +445,7 @@ def replaced(tree: exp.Expression, columns: Mapping[str, exp.Expression]) -> exp
     return copied
 
 
-def renamed(tree: exp.Expression, names: Mapping[str, str]) -> exp.Expression:
+def renamed(tree: exp.Expr, names: Mapping[str, str]) -> exp.Expr:
     """A copy of `tree` with column references renamed."""
     copied = tree.copy()
     for column in copied.find_all(exp.Column):

@@ -20,12 +20,12 @@ from velaria_core.logical.query import Named
 class Extracted:
     """Calls found so far, each once, under made-up names; and the keys that may stand beside them."""
 
-    test: Callable[[exp.Expression], bool]
+    test: Callable[[exp.Expr], bool]
     prefix: str
     calls: list[Named] = field(default_factory=list)
     keys: tuple[Named, ...] = ()
 
-    def rewrite(self, tree: exp.Expression) -> exp.Expression:
+    def rewrite(self, tree: exp.Expr) -> exp.Expr:
         """`tree` over the columns that the calls and keys become. Outermost matches win."""
         for name, key in self.keys:
             if tree == key:
@@ -36,16 +36,16 @@ class Extracted:
             return tree.copy()
         made = tree.copy()
         for argument, value in list(made.args.items()):
-            if isinstance(value, exp.Expression):
+            if isinstance(value, exp.Expr):
                 made.set(argument, self.rewrite(value))
             elif isinstance(value, list):
                 made.set(
                     argument,
-                    [self.rewrite(item) if isinstance(item, exp.Expression) else item for item in value],
+                    [self.rewrite(item) if isinstance(item, exp.Expr) else item for item in value],
                 )
         return made
 
-    def _name(self, tree: exp.Expression) -> str:
+    def _name(self, tree: exp.Expr) -> str:
         for name, known in self.calls:
             if known == tree:
                 return name
@@ -54,7 +54,7 @@ class Extracted:
         return name
 
 
-def aggregate_call(tree: exp.Expression) -> bool:
+def aggregate_call(tree: exp.Expr) -> bool:
     """A whole aggregate call, FILTER and WITHIN GROUP included, that is not a window function."""
     if isinstance(tree, exp.Window):
         return False
@@ -63,12 +63,12 @@ def aggregate_call(tree: exp.Expression) -> bool:
     return is_aggregate(tree)
 
 
-def window_call(tree: exp.Expression) -> bool:
+def window_call(tree: exp.Expr) -> bool:
     """A whole window function call, OVER included."""
     return isinstance(tree, exp.Window)
 
 
-def has(tree: exp.Expression, test: Callable[[exp.Expression], bool]) -> bool:
+def has(tree: exp.Expr, test: Callable[[exp.Expr], bool]) -> bool:
     """Whether a call of the kind stands in `tree`; the argument of a window function counts for neither kind."""
     if test(tree):
         return True

@@ -25,11 +25,7 @@ class Node(ABC):
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The nodes whose rows this one takes, in the order of `batch`'s arguments."""
-        return tuple(
-            value
-            for field in fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, field.name), Node)
-        )
+        return tuple(value for field in fields(self) if isinstance(value := getattr(self, field.name), Node))
 
     @property
     @abstractmethod
@@ -72,7 +68,7 @@ class Unary(Node):
         return self.input.columns
 
 
-def listed(trees: Iterable[Column | exp.Expression | Named | str]) -> str:
+def listed(trees: Iterable[Column | exp.Expr | Named | str]) -> str:
     """Columns for a label: `a, b + 1 AS c`."""
     shown = []
     for item in trees:
@@ -89,7 +85,7 @@ def listed(trees: Iterable[Column | exp.Expression | Named | str]) -> str:
     return ", ".join(shown)
 
 
-def plain_sql(tree: exp.Expression) -> str:
+def plain_sql(tree: exp.Expr) -> str:
     """SQL text without the quotes that a reader does not need."""
     copied = tree.copy()
     for identifier in copied.find_all(exp.Identifier):

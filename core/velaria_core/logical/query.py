@@ -16,7 +16,7 @@ from sqlglot import exp
 from velaria_core.logical.expr import DIALECT, columns_of, reference, replaced, to_sql
 from velaria_core.types import quoted
 
-Named = tuple[str, exp.Expression]
+Named = tuple[str, exp.Expr]
 Sets = tuple[tuple[int, ...], ...]
 
 
@@ -38,7 +38,7 @@ class Item:
 
     sql: str
     join: str = ""
-    on: exp.Expression | None = None
+    on: exp.Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Query:
     items: tuple[Item, ...]
     columns: tuple[Named, ...]
     stage: Stage = Stage.FROM
-    where: tuple[exp.Expression, ...] = ()
-    group: tuple[exp.Expression, ...] = ()
+    where: tuple[exp.Expr, ...] = ()
+    group: tuple[exp.Expr, ...] = ()
     sets: Sets | None = None
     distinct: str = ""
     order: tuple[exp.Ordered, ...] = ()
@@ -62,7 +62,7 @@ class Query:
     whole: str | None = None
     """A finished text (a set operation, an opaque query) that is more than one SELECT; nothing folds into it."""
 
-    # --- making -------------------------------------------------------------------------------------------------
+    # --- making ---------------------------------------------------------------------------------------------
 
     @staticmethod
     def table(sql: str, columns: Iterable[str]) -> Query:
@@ -74,9 +74,9 @@ class Query:
         """A finished query text whose columns are known."""
         return replace(Query.table("", columns), stage=Stage.LIMIT, whole=sql)
 
-    # --- verbs --------------------------------------------------------------------------------------------------
+    # --- verbs ----------------------------------------------------------------------------------------------
 
-    def filtered(self, predicate: exp.Expression) -> Query:
+    def filtered(self, predicate: exp.Expr) -> Query:
         """Rows for which `predicate` (over the output columns) is true."""
         if self.stage > Stage.WHERE or not self._plain(columns_of(predicate)):
             return self.wrapped().filtered(predicate)
@@ -124,7 +124,7 @@ class Query:
             return self.wrapped().limited(count, offset)
         return replace(self, stage=Stage.LIMIT, limit=count, offset=offset)
 
-    def joined(self, right: Query, kind: str, on: exp.Expression | None, *, left_only: bool = False) -> Query:
+    def joined(self, right: Query, kind: str, on: exp.Expr | None, *, left_only: bool = False) -> Query:
         """Both sides' columns (their names are disjoint), or the left's only, by a join such as `LEFT JOIN`.
 
         Left-deep joins share one FROM, so that the engine orders the inner ones as it likes.
@@ -155,7 +155,7 @@ class Query:
         )
         return self.items[0].sql if bare else f"({self.sql()})"
 
-    # --- text ---------------------------------------------------------------------------------------------------
+    # --- text -----------------------------------------------------------------------------------------------
 
     def sql(self, dialect: str = DIALECT) -> str:
         """The query as text."""
@@ -194,9 +194,7 @@ class Query:
         ]
         if self.sets is None:
             return ", ".join(keys)
-        return (
-            f"GROUPING SETS ({', '.join('(' + ', '.join(keys[at] for at in one) + ')' for one in self.sets)})"
-        )
+        return f"GROUPING SETS ({', '.join('(' + ', '.join(keys[at] for at in one) + ')' for one in self.sets)})"
 
     def _from(self, dialect: str) -> str:
         text = ""
@@ -207,14 +205,12 @@ class Query:
                 text += " ON " + to_sql(item.on, dialect)
         return text
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _plain(self, names: Iterable[str] | None = None) -> bool:
         """Whether these output columns (all, by default) are mere references, so that repeating them is free."""
         wanted = None if names is None else set(names)
-        return all(
-            isinstance(tree, exp.Column) for name, tree in self.columns if wanted is None or name in wanted
-        )
+        return all(isinstance(tree, exp.Column) for name, tree in self.columns if wanted is None or name in wanted)
 
     def _joinable(self, *, keep_where: bool) -> bool:
         allowed = Stage.WHERE if keep_where else Stage.FROM
@@ -232,12 +228,12 @@ def _alias(at: int) -> str:
     return f"t{at + 1}"
 
 
-def _reads(tree: exp.Expression) -> list[str]:
+def _reads(tree: exp.Expr) -> list[str]:
     """The columns an expression reads, each as often as it does."""
     return [column.name for column in tree.find_all(exp.Column)]
 
 
-def _realiased(tree: exp.Expression, alias: str) -> exp.Expression:
+def _realiased(tree: exp.Expr, alias: str) -> exp.Expr:
     """A copy of an expression over a single FROM item, under that item's new alias."""
     copied = tree.copy()
     for column in copied.find_all(exp.Column):
@@ -245,12 +241,12 @@ def _realiased(tree: exp.Expression, alias: str) -> exp.Expression:
     return copied
 
 
-def _bound_key(key: exp.Ordered, columns: Mapping[str, exp.Expression]) -> exp.Ordered:
+def _bound_key(key: exp.Ordered, columns: Mapping[str, exp.Expr]) -> exp.Ordered:
     bound = replaced(key, columns)
     assert isinstance(bound, exp.Ordered)
     return bound
 
 
-def _operand(tree: exp.Expression, dialect: str) -> str:
+def _operand(tree: exp.Expr, dialect: str) -> str:
     text = to_sql(tree, dialect)
     return f"({text})" if isinstance(tree, exp.Or) else text

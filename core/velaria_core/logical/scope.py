@@ -40,7 +40,7 @@ class Scope:
     """The tables of FROM, and what USING merged. `text` is the SQL that positions refer to."""
 
     entries: tuple[Entry, ...] = ()
-    merged: Mapping[str, exp.Expression] = field(default_factory=dict)
+    merged: Mapping[str, exp.Expr] = field(default_factory=dict)
     text: str | None = None
 
     @staticmethod
@@ -48,9 +48,7 @@ class Scope:
         """The columns of one nameless table."""
         return Scope((Entry(None, tuple((name, name) for name in columns)),), {}, text)
 
-    def resolved(
-        self, tree: exp.Expression, aliases: Mapping[str, exp.Expression] | None = None
-    ) -> exp.Expression:
+    def resolved(self, tree: exp.Expr, aliases: Mapping[str, exp.Expr] | None = None) -> exp.Expr:
         """A copy of `tree` in which every column is one of the plan's.
 
         `aliases` are names that may be used where no column has them, such as those of the select list.
@@ -69,7 +67,7 @@ class Scope:
                 node._meta = None
         return copied
 
-    def _column(self, column: exp.Column, aliases: Mapping[str, exp.Expression]) -> exp.Expression:
+    def _column(self, column: exp.Column, aliases: Mapping[str, exp.Expr]) -> exp.Expr:
         parts = [part for part in column.parts if isinstance(part, exp.Identifier)]
         if len(parts) > 1:
             for entry in self.entries:
@@ -91,9 +89,7 @@ class Scope:
             raise self._unknown(parts[0], self.names(), None)
         return _fields(found, parts[1:])
 
-    def _named(
-        self, identifier: exp.Identifier, aliases: Mapping[str, exp.Expression]
-    ) -> exp.Expression | None:
+    def _named(self, identifier: exp.Identifier, aliases: Mapping[str, exp.Expr]) -> exp.Expr | None:
         folded = identifier.name.lower()
         if (tree := self.merged.get(folded)) is not None:
             return exp.Paren(this=tree.copy()) if not isinstance(tree, exp.Column) else tree.copy()
@@ -120,9 +116,9 @@ class Scope:
         """Every shown name, in order."""
         return [shown for entry in self.entries for shown, _ in entry.columns]
 
-    def star(self, alias: str | None = None) -> list[tuple[str, exp.Expression]]:
+    def star(self, alias: str | None = None) -> list[tuple[str, exp.Expr]]:
         """What `*` or `alias.*` stands for: (shown name, column)."""
-        found: list[tuple[str, exp.Expression]] = []
+        found: list[tuple[str, exp.Expr]] = []
         for entry in self.entries:
             if alias is not None and (entry.alias or "").lower() != alias.lower():
                 continue
@@ -136,9 +132,7 @@ class Scope:
             tables = [entry.alias for entry in self.entries if entry.alias]
             raise SqlSemanticError(
                 "sql.unknown_table",
-                f'no table "{alias}" to take columns from'
-                if alias
-                else "there is no table to take columns from",
+                f'no table "{alias}" to take columns from' if alias else "there is no table to take columns from",
                 hint=did_you_mean(alias or "", tables, "tables"),
             )
         return found
@@ -157,7 +151,7 @@ class Scope:
         return place_of(identifier, self.text)
 
 
-def place_of(tree: exp.Expression, text: str | None) -> Place | None:
+def place_of(tree: exp.Expr, text: str | None) -> Place | None:
     """Where a tree stands in the text it was parsed from, by its first identifier that knows."""
     if text is None:
         return None
@@ -167,7 +161,7 @@ def place_of(tree: exp.Expression, text: str | None) -> Place | None:
     return None
 
 
-def _fields(tree: exp.Expression, parts: list[exp.Identifier]) -> exp.Expression:
+def _fields(tree: exp.Expr, parts: list[exp.Identifier]) -> exp.Expr:
     """`tree.a.b`: the fields of a struct."""
     for part in parts:
         tree = exp.Dot(this=tree, expression=exp.Identifier(this=part.name, quoted=True))

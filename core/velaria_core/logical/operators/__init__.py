@@ -53,4 +53,31 @@ ALL: tuple[type[Node], ...] = (
     WithColumn,
 )
 
-__all__ = [*(operator.__name__ for operator in ALL), "ALL", "JoinKind", "TimeKind"]
+__all__ = [
+    "ALL",
+    "Aggregate",
+    "Distinct",
+    "Drop",
+    "Except",
+    "Explode",
+    "Filter",
+    "Intersect",
+    "Join",
+    "JoinKind",
+    "Limit",
+    "Opaque",
+    "Pivot",
+    "Project",
+    "Rename",
+    "Sample",
+    "Scan",
+    "Sort",
+    "TimeKind",
+    "TopK",
+    "Union",
+    "Unpivot",
+    "Values",
+    "Window",
+    "WindowAssign",
+    "WithColumn",
+]

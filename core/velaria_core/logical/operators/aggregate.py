@@ -28,7 +28,7 @@ class Aggregate(Unary):
     sets: Sets | None = None
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(name for name, _ in (*self.keys, *self.metrics))
 
     def label(self) -> str:

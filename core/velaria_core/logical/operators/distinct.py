@@ -20,7 +20,7 @@ _RANK = "__rank"
 
 @dataclass(frozen=True, eq=False)
 class Distinct(Unary):
-    on: tuple[exp.Expression, ...] = ()
+    on: tuple[exp.Expr, ...] = ()
     order: tuple[exp.Ordered, ...] = ()
 
     def label(self) -> str:

@@ -20,7 +20,7 @@ class Drop(Unary):
     dropped: tuple[str, ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(name for name in self.input.columns if name not in self.dropped)
 
     def label(self) -> str:

@@ -24,7 +24,7 @@ class Explode(Unary):
     outer: bool = False
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(self.output if name == self.column else name for name in self.input.columns)
 
     def label(self) -> str:
@@ -33,15 +33,13 @@ class Explode(Unary):
 
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
-        source: exp.Expression = reference(self.column)
+        source: exp.Expr = reference(self.column)
         if self.outer:
             empty = exp.EQ(
                 this=call("coalesce", call("len", source), exp.Literal.number(0)),
                 expression=exp.Literal.number(0),
             )
-            source = exp.Case(
-                ifs=[exp.If(this=empty, true=exp.Array(expressions=[exp.Null()]))], default=source.copy()
-            )
+            source = exp.Case(ifs=[exp.If(this=empty, true=exp.Array(expressions=[exp.Null()]))], default=source.copy())
         named = [
             (self.output, call("unnest", source)) if name == self.column else (name, reference(name))
             for name in self.input.columns

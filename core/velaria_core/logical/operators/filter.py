@@ -17,7 +17,7 @@ from velaria_core.logical.query import Query
 
 @dataclass(frozen=True, eq=False)
 class Filter(Unary):
-    predicate: exp.Expression
+    predicate: exp.Expr
 
     def label(self) -> str:
         return f"Filter: {listed([self.predicate])}"

@@ -51,10 +51,10 @@ class Join(Node):
     left: Node
     right: Node
     kind: JoinKind
-    on: exp.Expression | None
+    on: exp.Expr | None
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return self.left.columns if self.kind in LEFT_ONLY else (*self.left.columns, *self.right.columns)
 
     def label(self) -> str:
@@ -80,9 +80,7 @@ class Join(Node):
         left, right = set(self.left.columns), set(self.right.columns)
         for part in self.on.flatten() if isinstance(self.on, exp.And) else [self.on]:
             tree = part.unnest()
-            if isinstance(tree, exp.EQ) and all(
-                isinstance(side, exp.Column) for side in (tree.left, tree.right)
-            ):
+            if isinstance(tree, exp.EQ) and all(isinstance(side, exp.Column) for side in (tree.left, tree.right)):
                 names = (tree.left.name, tree.right.name)
                 if names[0] in left and names[1] in right:
                     found.append(names)

@@ -22,12 +22,12 @@ class Pivot(Unary):
     """`values` are (column name, literal) pairs to compare `on` with; `metrics` aggregate calls."""
 
     group: tuple[str, ...]
-    on: exp.Expression
+    on: exp.Expr
     values: tuple[Named, ...]
     metrics: tuple[Named, ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return (*self.group, *(name for name, _ in self._cells()))
 
     def _cells(self) -> tuple[Named, ...]:
@@ -36,9 +36,7 @@ class Pivot(Unary):
                 value_name if len(self.metrics) == 1 else f"{value_name}_{metric_name}",
                 exp.Filter(
                     this=metric.copy(),
-                    expression=exp.Where(
-                        this=exp.NullSafeEQ(this=grouped(self.on), expression=grouped(value))
-                    ),
+                    expression=exp.Where(this=exp.NullSafeEQ(this=grouped(self.on), expression=grouped(value))),
                 ),
             )
             for value_name, value in self.values

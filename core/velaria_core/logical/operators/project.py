@@ -19,7 +19,7 @@ class Project(Unary):
     named: tuple[Named, ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.named)
 
     def label(self) -> str:

@@ -20,7 +20,7 @@ class Rename(Unary):
     names: tuple[tuple[str, str], ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         new = dict(self.names)
         return tuple(new.get(name, name) for name in self.input.columns)
 

@@ -20,13 +20,13 @@ class Scan(Node):
     relation: Relation
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(self.relation.schema.names)
 
     def label(self) -> str:
         return f"Scan: {self.relation.label}"
 
-    def batch(self, *inputs: Query) -> Query:
+    def batch(self, *_: Query) -> Query:
         return Query.table(self.relation.sql, self.columns)
 
     def stream(self) -> Incremental:

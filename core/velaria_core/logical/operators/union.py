@@ -21,7 +21,7 @@ class Union(Node):
     by_name: bool = False
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         if not self.by_name:
             return self.left.columns
         known = {name.lower() for name in self.left.columns}

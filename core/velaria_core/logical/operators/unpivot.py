@@ -26,7 +26,7 @@ class Unpivot(Unary):
     include_nulls: bool = False
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return (*(name for name in self.input.columns if name not in self.on), self.name, self.value)
 
     def label(self) -> str:
@@ -35,9 +35,7 @@ class Unpivot(Unary):
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
         source = rows.wrapped()
-        kept = "".join(
-            to_sql(dict(source.columns)[name]) + ", " for name in self.input.columns if name not in self.on
-        )
+        kept = "".join(to_sql(dict(source.columns)[name]) + ", " for name in self.input.columns if name not in self.on)
         names = ", ".join(literal(name) for name in self.on)
         values = ", ".join(to_sql(dict(source.columns)[name]) for name in self.on)
         pairs = f"unnest([{names}]) AS {quoted(self.name)}, unnest([{values}]) AS {quoted(self.value)}"

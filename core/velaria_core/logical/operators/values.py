@@ -20,7 +20,7 @@ from velaria_core.types import quoted
 @dataclass(frozen=True, eq=False)
 class Values(Node):
     names: tuple[str, ...]
-    rows: tuple[tuple[exp.Expression, ...], ...]
+    rows: tuple[tuple[exp.Expr, ...], ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ class Values(Node):
     def label(self) -> str:
         return f"Values: {len(self.rows)} row{'s' if len(self.rows) != 1 else ''} ({', '.join(self.names)})"
 
-    def batch(self, *inputs: Query) -> Query:
+    def batch(self, *_: Query) -> Query:
         if len(self.rows) == 1:
             (row,) = self.rows
             return Query((), tuple(zip(self.names, row, strict=True)))

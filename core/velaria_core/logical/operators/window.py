@@ -22,7 +22,7 @@ class Window(Unary):
     calls: tuple[Named, ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return (*self.input.columns, *(name for name, _ in self.calls))
 
     def label(self) -> str:
@@ -37,9 +37,7 @@ class Window(Unary):
         shared: set[str] | None = None
         for _, tree in self.calls:
             for window in tree.find_all(exp.Window):
-                keys = {
-                    key.name for key in window.args.get("partition_by") or () if isinstance(key, exp.Column)
-                }
+                keys = {key.name for key in window.args.get("partition_by") or () if isinstance(key, exp.Column)}
                 shared = keys if shared is None else shared & keys
         if not shared:
             return Recompute("a window function without a common partition")

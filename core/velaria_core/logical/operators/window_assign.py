@@ -40,7 +40,7 @@ class WindowAssign(Unary):
     end: str | None = None
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return (*self.input.columns, self.start, *((self.end,) if self.end is not None else ()))
 
     def label(self) -> str:
@@ -87,11 +87,7 @@ class WindowAssign(Unary):
         every = f"list_transform(range({count}), lambda i: {back})"
         if self.size_ms % self.slide_ms:
             time = "x" if self.kind is not TimeKind.TEXT else "CAST(x AS TIMESTAMP)"
-            reach = (
-                f"s + {self.size_ms}"
-                if self.kind is TimeKind.INTEGER
-                else f"s + to_milliseconds({self.size_ms})"
-            )
+            reach = f"s + {self.size_ms}" if self.kind is TimeKind.INTEGER else f"s + to_milliseconds({self.size_ms})"
             every = f"list_filter({every}, lambda s: {reach} > {time})"
         if self.kind is TimeKind.TEXT:
             every = f"list_transform({every}, lambda s: {self._as_text('s')})"
@@ -111,5 +107,5 @@ class WindowAssign(Unary):
         return Linear()
 
 
-def _over(template: str, column: str) -> exp.Expression:
+def _over(template: str, column: str) -> exp.Expr:
     return replaced(parse_expression(template), {"x": reference(column)})

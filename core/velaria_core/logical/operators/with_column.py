@@ -20,12 +20,12 @@ class WithColumn(Unary):
     added: tuple[Named, ...]
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self._named())
 
     def _named(self) -> tuple[Named, ...]:
         new = dict(self.added)
-        kept = tuple((name, new.pop(name, None) or reference(name)) for name in self.input.columns)
+        kept = tuple((name, new.pop(name) if name in new else reference(name)) for name in self.input.columns)
         return (*kept, *new.items())
 
     def label(self) -> str:

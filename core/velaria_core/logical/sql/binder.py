@@ -50,10 +50,10 @@ from velaria_core.logical.sql.statements import Select
 class Tables(Protocol):
     """What the binder asks of a session."""
 
-    def table(self, name: str, place_text: str | None, tree: exp.Expression) -> Node:
+    def table(self, name: str, place_text: str | None, tree: exp.Expr) -> Node:
         """The plan of a table, view or file of this name; CatalogNotFoundError where there is none."""
 
-    def table_function(self, call: exp.Expression) -> Node | None:
+    def table_function(self, call: exp.Expr) -> Node | None:
         """The plan of a reader call such as read_csv('...'), or None for any other function."""
 
     def time_kind(self, node: Node, column: str) -> TimeKind:
@@ -107,9 +107,9 @@ class Binder:
             except VelariaError:
                 raise refused from refused.cause
 
-    # --- queries --------------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------
 
-    def _query(self, tree: exp.Expression, ctes: Ctes, clauses: Select | None = None) -> Node:
+    def _query(self, tree: exp.Expr, ctes: Ctes, clauses: Select | None = None) -> Node:
         try:
             with_clause = tree.args.get("with_")
             if with_clause is not None:
@@ -132,7 +132,7 @@ class Binder:
                 ) from None
             return self._opaque(tree, ctes, str(reason))
 
-    def _with(self, clause: exp.Expression, ctes: Ctes) -> Ctes:
+    def _with(self, clause: exp.Expr, ctes: Ctes) -> Ctes:
         if clause.args.get("recursive"):
             raise _NoNode("recursive CTE")
         known = dict(ctes)
@@ -165,7 +165,7 @@ class Binder:
                 return Except(left, right, every)
         raise _NoNode("set operation by name")
 
-    def _ordered_and_limited(self, node: Node, tree: exp.Expression) -> Node:
+    def _ordered_and_limited(self, node: Node, tree: exp.Expr) -> Node:
         if (order := tree.args.get("order")) is not None:
             scope = Scope.of(node.columns, self._text)
             keys = []
@@ -174,7 +174,7 @@ class Binder:
             node = Sort(node, tuple(keys))
         return self._limited(node, tree)
 
-    def _limited(self, node: Node, tree: exp.Expression) -> Node:
+    def _limited(self, node: Node, tree: exp.Expr) -> Node:
         limit, offset = tree.args.get("limit"), tree.args.get("offset")
         if limit is None and offset is None:
             return node
@@ -184,7 +184,7 @@ class Binder:
         skipped = self._whole_number(offset.expression, "OFFSET") if offset is not None else 0
         return Limit(node, count, skipped)
 
-    def _whole_number(self, tree: exp.Expression, clause: str) -> int:
+    def _whole_number(self, tree: exp.Expr, clause: str) -> int:
         if isinstance(tree, exp.Literal) and not tree.is_string and str(tree.this).isdigit():
             return int(tree.this)
         raise _NoNode(f"{clause} with an expression")
@@ -201,7 +201,7 @@ class Binder:
         node = Values(names, tuple(tuple(scope.resolved(value) for value in row) for row in rows))
         return self._with_names(node, tree.args.get("alias"))
 
-    def _with_names(self, node: Node, alias: exp.Expression | None) -> Node:
+    def _with_names(self, node: Node, alias: exp.Expr | None) -> Node:
         """`node` with the column names of an alias such as `t(a, b)`."""
         columns = [column.name for column in (alias.args.get("columns") or ())] if alias is not None else []
         if not columns:
@@ -215,7 +215,7 @@ class Binder:
         wanted = [*columns, *node.columns[len(columns) :]]
         return _renamed(node, distinct_names(wanted))
 
-    # --- SELECT ---------------------------------------------------------------------------------------------------
+    # --- SELECT ---------------------------------------------------------------------------------------------
 
     def _select(self, tree: exp.Select, ctes: Ctes, clauses: Select | None) -> Node:
         self._refuse_without_node(tree)
@@ -233,7 +233,7 @@ class Binder:
         having, qualify = tree.args.get("having"), tree.args.get("qualify")
         order = tree.args.get("order")
 
-        def resolved(part: exp.Expression) -> exp.Expression:
+        def resolved(part: exp.Expr) -> exp.Expr:
             return scope.resolved(self._named_windows(part, tree), aliases)
 
         having_tree = resolved(having.this) if having is not None else None
@@ -278,7 +278,7 @@ class Binder:
         node: Node,
         tree: exp.Select,
         names: Sequence[str],
-        outputs: Sequence[exp.Expression],
+        outputs: Sequence[exp.Expr],
         sort_keys: Sequence[exp.Ordered],
         scope: Scope,
     ) -> Node:
@@ -360,9 +360,7 @@ class Binder:
                 raise SqlUnsupportedError("sql.unsupported", "search clauses come with the search operators")
         return node, scope
 
-    def _scalar(
-        self, tree: exp.Expression, scope: Scope, clause: str, aliases: Mapping[str, exp.Expression]
-    ) -> exp.Expression:
+    def _scalar(self, tree: exp.Expr, scope: Scope, clause: str, aliases: Mapping[str, exp.Expr]) -> exp.Expr:
         """An expression over a row: no aggregate, no window function."""
         for test, what in ((window_call, "window function"), (aggregate_call, "aggregate")):
             if has(tree, test):
@@ -375,19 +373,15 @@ class Binder:
                 )
         return scope.resolved(tree, aliases)
 
-    # --- select list ----------------------------------------------------------------------------------------------
+    # --- select list ----------------------------------------------------------------------------------------
 
-    def _aliases(self, tree: exp.Select, scope: Scope) -> dict[str, exp.Expression]:
+    def _aliases(self, tree: exp.Select, scope: Scope) -> dict[str, exp.Expr]:
         """Aliases of the select list that WHERE may use: those of scalar expressions."""
         if not any(isinstance(item, exp.Alias) for item in tree.expressions):
             return {}
-        made: dict[str, exp.Expression] = {}
+        made: dict[str, exp.Expr] = {}
         for item in tree.expressions:
-            if (
-                isinstance(item, exp.Alias)
-                and not has(item.this, aggregate_call)
-                and not has(item.this, window_call)
-            ):
+            if isinstance(item, exp.Alias) and not has(item.this, aggregate_call) and not has(item.this, window_call):
                 try:
                     made.setdefault(item.alias.lower(), scope.resolved(item.this, made))
                 except SqlSemanticError:
@@ -396,13 +390,13 @@ class Binder:
 
     def _select_list(self, tree: exp.Select, scope: Scope) -> list[Named]:
         shown: list[Named] = []
-        known: dict[str, exp.Expression] = {}
+        known: dict[str, exp.Expr] = {}
         for item in tree.expressions:
             item = self._named_windows(item, tree)
             if isinstance(item, exp.Star):
                 shown += self._star(item, scope, None)
             elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
-                shown += self._star(item.this, scope, item.table or None, item)
+                shown += self._star(item.this, scope, item.table or None)
             else:
                 value = item.this if isinstance(item, exp.Alias) else item
                 if isinstance(value, exp.Columns) or value.find(exp.Columns) is not None:
@@ -416,18 +410,12 @@ class Binder:
         names = distinct_names(name for name, _ in shown)
         return [(name, value) for name, (_, value) in zip(names, shown, strict=True)]
 
-    def _default_name(self, tree: exp.Expression, at: int) -> str:
-        return (
-            f"expr{at + 1}" if isinstance(tree, (exp.Literal, exp.Boolean, exp.Null)) else default_name(tree)
-        )
+    def _default_name(self, tree: exp.Expr, at: int) -> str:
+        return f"expr{at + 1}" if isinstance(tree, (exp.Literal, exp.Boolean, exp.Null)) else default_name(tree)
 
-    def _star(
-        self, star: exp.Star, scope: Scope, alias: str | None, column: exp.Column | None = None
-    ) -> list[Named]:
+    def _star(self, star: exp.Star, scope: Scope, alias: str | None) -> list[Named]:
         if not scope.entries:
-            raise SqlSemanticError(
-                "sql.star_without_from", "* needs a FROM", place=place_of(star, self._text)
-            )
+            raise SqlSemanticError("sql.star_without_from", "* needs a FROM", place=place_of(star, self._text))
         excepted = {_bare_name(item) for item in star.args.get("except_") or ()}
         replaced = {item.alias.lower(): item.this for item in star.args.get("replace") or ()}
         renames = {_bare_name(item.this): item.alias for item in star.args.get("rename") or ()}
@@ -435,9 +423,7 @@ class Binder:
         known = {shown.lower() for shown, _ in found}
         for name in (*excepted, *replaced, *renames):
             if name not in known:
-                raise SqlSemanticError(
-                    "sql.unknown_column", f'no column "{name}" to leave out, replace or rename'
-                )
+                raise SqlSemanticError("sql.unknown_column", f'no column "{name}" to leave out, replace or rename')
         return [
             (
                 renames.get(shown.lower(), shown),
@@ -447,7 +433,7 @@ class Binder:
             if shown.lower() not in excepted
         ]
 
-    def _named_windows(self, part: exp.Expression, tree: exp.Select) -> exp.Expression:
+    def _named_windows(self, part: exp.Expr, tree: exp.Select) -> exp.Expr:
         """`part` with `OVER w` replaced by the definition of w."""
         definitions = {window.name.lower(): window for window in tree.args.get("windows") or ()}
         if not definitions or part.find(exp.Window) is None:
@@ -467,7 +453,7 @@ class Binder:
                     )
         return copied
 
-    # --- GROUP BY, ORDER BY ---------------------------------------------------------------------------------------
+    # --- GROUP BY, ORDER BY ---------------------------------------------------------------------------------
 
     def _aggregate(
         self,
@@ -475,8 +461,8 @@ class Binder:
         group: exp.Group | None,
         shown: Sequence[Named],
         scope: Scope,
-        above: Sequence[exp.Expression],
-    ) -> tuple[Node, Callable[[exp.Expression], exp.Expression]]:
+        above: Sequence[exp.Expr],
+    ) -> tuple[Node, Callable[[exp.Expr], exp.Expr]]:
         """The Aggregate, and how expressions above it are rewritten over its columns."""
         trees, sets = self._group_keys(group, shown, scope)
         keys: list[Named] = []
@@ -485,7 +471,7 @@ class Binder:
             keys.append((name, tree))
         extracted = Extracted(aggregate_call, "__agg_", keys=tuple(keys))
 
-        def rewrite(part: exp.Expression) -> exp.Expression:
+        def rewrite(part: exp.Expr) -> exp.Expr:
             made = extracted.rewrite(part)
             allowed = {name for name, _ in (*keys, *extracted.calls)}
             for column in made.find_all(exp.Column):
@@ -509,15 +495,13 @@ class Binder:
 
     def _group_keys(
         self, group: exp.Group | None, shown: Sequence[Named], scope: Scope
-    ) -> tuple[list[exp.Expression], Sets | None]:
+    ) -> tuple[list[exp.Expr], Sets | None]:
         if group is None:
             return [], None
         if group.args.get("all"):
-            return _unique(
-                [tree for _, tree in shown if not has(tree, aggregate_call) and not _constant(tree)]
-            ), None
+            return _unique([tree for _, tree in shown if not has(tree, aggregate_call) and not _constant(tree)]), None
 
-        def key(tree: exp.Expression) -> exp.Expression:
+        def key(tree: exp.Expr) -> exp.Expr:
             inner = tree.unnest()
             if isinstance(inner, exp.Literal) and not inner.is_string:
                 return self._by_position(inner, [value for _, value in shown], "GROUP BY")
@@ -527,7 +511,7 @@ class Binder:
                         return value
             return self._scalar(inner, scope, "GROUP BY", {name.lower(): value for name, value in shown})
 
-        choices: list[list[list[exp.Expression]]] = []
+        choices: list[list[list[exp.Expr]]] = []
         plain = True
         for item in group.expressions:
             if isinstance(item, (exp.Rollup, exp.Cube, exp.GroupingSets)):
@@ -541,7 +525,7 @@ class Binder:
             for item in group.args.get(clause) or ():
                 plain = False
                 choices.append(_grouping_sets(item, key))
-        combined: list[list[exp.Expression]] = [[]]
+        combined: list[list[exp.Expr]] = [[]]
         for choice in choices:
             combined = [[*before, *one] for before in combined for one in choice]
         keys = _unique([tree for one in combined for tree in one])
@@ -552,9 +536,9 @@ class Binder:
             return keys, None
         return keys, tuple(tuple(keys.index(tree) for tree in _unique(one)) for one in combined)
 
-    def _order_all(self, order: exp.Order, names: Sequence[str]) -> list[exp.Expression]:
+    def _order_all(self, order: exp.Order, names: Sequence[str]) -> list[exp.Expr]:
         """The sort keys, with ORDER BY ALL spelt out as positions."""
-        keys: list[exp.Expression] = []
+        keys: list[exp.Expr] = []
         for key in order.expressions:
             if isinstance(key.this, exp.Var) and key.this.name.upper() == "ALL":
                 for at in range(len(names)):
@@ -567,10 +551,10 @@ class Binder:
 
     def _sort_key(
         self,
-        key: exp.Expression,
+        key: exp.Expr,
         names: Sequence[str],
-        resolved: Callable[[exp.Expression], exp.Expression],
-        aliases: Mapping[str, exp.Expression] | None = None,
+        resolved: Callable[[exp.Expr], exp.Expr],
+        aliases: Mapping[str, exp.Expr] | None = None,
     ) -> exp.Ordered:
         """A sort key: a position or an output name first, as SQL has it, then any expression."""
         made = _as_ordered(key.copy())
@@ -582,19 +566,14 @@ class Binder:
             name = names[position - 1]
             made.set("this", aliases[name.lower()].copy() if aliases is not None else reference(name))
         elif (
-            aliases is not None
-            and isinstance(inner, exp.Column)
-            and not inner.table
-            and inner.name.lower() in aliases
+            aliases is not None and isinstance(inner, exp.Column) and not inner.table and inner.name.lower() in aliases
         ):
             made.set("this", aliases[inner.name.lower()].copy())
         else:
             made.set("this", resolved(inner))
         return made
 
-    def _by_position(
-        self, literal: exp.Literal, values: Sequence[exp.Expression], clause: str
-    ) -> exp.Expression:
+    def _by_position(self, literal: exp.Literal, values: Sequence[exp.Expr], clause: str) -> exp.Expr:
         position = int(literal.this) if str(literal.this).isdigit() else 0
         if not 1 <= position <= len(values):
             raise self._bad_position(literal, len(values), clause)
@@ -612,9 +591,9 @@ class Binder:
         at = self._text.lower().find(name.lower())
         return Place.in_text(self._text, at, len(name)) if at >= 0 else None
 
-    # --- FROM -----------------------------------------------------------------------------------------------------
+    # --- FROM -----------------------------------------------------------------------------------------------
 
-    def _from(self, tree: exp.Expression, ctes: Ctes) -> _Item:
+    def _from(self, tree: exp.Expr, ctes: Ctes) -> _Item:
         clause = tree.args.get("from_")
         if clause is None:
             # One row without columns worth naming.
@@ -624,7 +603,7 @@ class Binder:
             item = self._join(item, join, ctes)
         return item
 
-    def _item(self, tree: exp.Expression, ctes: Ctes) -> _Item:
+    def _item(self, tree: exp.Expr, ctes: Ctes) -> _Item:
         if tree.args.get("pivots") or tree.args.get("laterals"):
             raise _NoNode("PIVOT" if tree.args.get("pivots") else "LATERAL")
         alias = tree.args.get("alias")
@@ -668,18 +647,16 @@ class Binder:
             return self.bind(part)
         return self._tables.table(name, self._text, tree)
 
-    def _function(self, call: exp.Expression) -> Node:
+    def _function(self, call: exp.Expr) -> Node:
         template = f"SELECT * FROM {to_sql(call)}"
         return Opaque(template, (), self._tables.names_of(template, ()), f"table function {to_sql(call)}")
 
-    def _sampled(self, node: Node, sample: exp.Expression) -> Node:
+    def _sampled(self, node: Node, sample: exp.Expr) -> Node:
         percent, size, seed = (sample.args.get(name) for name in ("percent", "size", "seed"))
         amount = percent if percent is not None else size
         if not isinstance(amount, exp.Literal) or (seed is not None and not isinstance(seed, exp.Literal)):
             raise _NoNode("SAMPLE with an expression")
-        return Sample(
-            node, float(amount.this), percent is not None, int(seed.this) if seed is not None else None
-        )
+        return Sample(node, float(amount.this), percent is not None, int(seed.this) if seed is not None else None)
 
     def _join(self, left: _Item, join: exp.Join, ctes: Ctes) -> _Item:
         side, kind, method = (str(join.args.get(name) or "").upper() for name in ("side", "kind", "method"))
@@ -693,9 +670,7 @@ class Binder:
             "ANTI",
         ):
             raise _NoNode(f"{method or kind} JOIN")
-        if on is not None and (
-            on.find(*_WITHOUT_NODE) or any(part.args.get("query") for part in on.find_all(exp.In))
-        ):
+        if on is not None and (on.find(*_WITHOUT_NODE) or any(part.args.get("query") for part in on.find_all(exp.In))):
             raise _NoNode("subquery in a join condition")
         right = self._item(join.this, ctes)
         for nested in join.this.args.get("joins") or ():
@@ -719,7 +694,7 @@ class Binder:
             raise SqlSemanticError("sql.join_condition", "CROSS JOIN takes no condition")
         both = Scope((*left.scope.entries, *right.scope.entries), left.scope.merged, self._text)
         if on is not None:
-            condition: exp.Expression | None = self._scalar(on, both, "ON", {})
+            condition: exp.Expr | None = self._scalar(on, both, "ON", {})
             merged = dict(left.scope.merged)
         else:
             condition, both, merged = self._using(left.scope, right.scope, using, join_kind)
@@ -730,10 +705,10 @@ class Binder:
 
     def _using(
         self, left: Scope, right: Scope, names: Sequence[str], kind: JoinKind
-    ) -> tuple[exp.Expression | None, Scope, dict[str, exp.Expression]]:
+    ) -> tuple[exp.Expr | None, Scope, dict[str, exp.Expr]]:
         """The condition of USING (the last pair of an as-of join is an order), and the columns shown once."""
         merged = dict(left.merged)
-        parts: list[exp.Expression] = []
+        parts: list[exp.Expr] = []
         for at, name in enumerate(names):
             column = exp.Column(this=exp.to_identifier(name, quoted=True))
             pair = left.resolved(column), right.resolved(column)
@@ -748,9 +723,9 @@ class Binder:
         condition = exp.and_(*parts, copy=False) if parts else None
         return condition, Scope((*left.entries, *hidden), merged, self._text), merged
 
-    # --- opaque ---------------------------------------------------------------------------------------------------
+    # --- opaque ---------------------------------------------------------------------------------------------
 
-    def _opaque(self, tree: exp.Expression, ctes: Ctes, reason: str) -> Node:
+    def _opaque(self, tree: exp.Expr, ctes: Ctes, reason: str) -> Node:
         """The block as text for the engine, over the tables that it reads."""
         copied = tree.copy()
         local = {cte.alias.lower() for cte in copied.find_all(exp.CTE)}
@@ -778,39 +753,39 @@ class Binder:
 
 
 _WITHOUT_NODE = (exp.Select, exp.SetOperation, exp.Exists, exp.Columns, exp.Lateral)
-_WITHOUT_NODE_NAMES: dict[type[exp.Expression], str] = {
+_WITHOUT_NODE_NAMES: dict[type[exp.Expr], str] = {
     exp.Columns: "COLUMNS(...)",
     exp.Lateral: "LATERAL",
 }
 
 
-def _subquery(tree: exp.Expression) -> bool:
+def _subquery(tree: exp.Expr) -> bool:
     return isinstance(tree, exp.Query)
 
 
-def _unnests(tree: exp.Expression) -> bool:
+def _unnests(tree: exp.Expr) -> bool:
     return tree.find(exp.Explode, exp.Unnest, exp.Posexplode) is not None or any(
         call.name.lower() in ("unnest", "generate_subscripts") for call in tree.find_all(exp.Anonymous)
     )
 
 
-def _constant(tree: exp.Expression) -> bool:
+def _constant(tree: exp.Expr) -> bool:
     return tree.find(exp.Column) is None
 
 
-def _bare_name(tree: exp.Expression) -> str:
+def _bare_name(tree: exp.Expr) -> str:
     return tree.name.lower()
 
 
-def _unique(trees: Sequence[exp.Expression]) -> list[exp.Expression]:
-    found: list[exp.Expression] = []
+def _unique(trees: Sequence[exp.Expr]) -> list[exp.Expr]:
+    found: list[exp.Expr] = []
     for tree in trees:
         if tree not in found:
             found.append(tree)
     return found
 
 
-def _as_ordered(tree: exp.Expression) -> exp.Ordered:
+def _as_ordered(tree: exp.Expr) -> exp.Ordered:
     assert isinstance(tree, exp.Ordered)
     return tree
 
@@ -860,12 +835,10 @@ def _join_kind(side: str, kind: str, method: str) -> JoinKind:
     return JoinKind(side.lower()) if side else JoinKind.INNER
 
 
-def _grouping_sets(
-    item: exp.Expression, key: Callable[[exp.Expression], exp.Expression]
-) -> list[list[exp.Expression]]:
+def _grouping_sets(item: exp.Expr, key: Callable[[exp.Expr], exp.Expr]) -> list[list[exp.Expr]]:
     """ROLLUP, CUBE or GROUPING SETS as a list of key lists."""
 
-    def one(tree: exp.Expression) -> list[exp.Expression]:
+    def one(tree: exp.Expr) -> list[exp.Expr]:
         return [key(part) for part in tree.expressions] if isinstance(tree, exp.Tuple) else [key(tree)]
 
     parts = [one(part) for part in item.expressions if not isinstance(part, (exp.Rollup, exp.Cube))]

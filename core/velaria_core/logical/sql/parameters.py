@@ -1,4 +1,4 @@
-"""Prepared parameters: `?` and `$1` by position, `$name` by name. They become typed literals of the tree, never text."""
+"""Prepared parameters: `?` and `$1` by position, `$name` by name. They become typed literals, never text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def with_parameters(statement: T, parameters: Parameters, text: str) -> T:
         InputError[sql.parameters]: a value is missing or left over.
     """
     filler = _Filler(parameters, text)
-    filled = filler.fill(statement)
+    filled: T = filler.fill(statement)
     filler.require_all_used()
     return filled
 
@@ -38,12 +38,10 @@ class _Filler:
         self._text = text
 
     def fill(self, value: Any) -> Any:
-        if isinstance(value, exp.Expression):
+        if isinstance(value, exp.Expr):
             return self._tree(value)
         if isinstance(value, Parameter):
-            return self._value(
-                str(value.key), Place.in_text(self._text, value.span.offset, value.span.length)
-            )
+            return self._value(str(value.key), Place.in_text(self._text, value.span.offset, value.span.length))
         if isinstance(value, Mapping):
             return {key: self.fill(item) for key, item in value.items()}
         if isinstance(value, tuple) and not hasattr(value, "_fields"):
@@ -57,7 +55,7 @@ class _Filler:
             return replace(value, **changed) if changed else value
         return value
 
-    def _tree(self, tree: exp.Expression) -> exp.Expression:
+    def _tree(self, tree: exp.Expr) -> exp.Expr:
         if tree.find(exp.Placeholder, exp.Parameter) is None:
             return tree
         copied = tree.copy()
@@ -80,6 +78,4 @@ class _Filler:
 
     def require_all_used(self) -> None:
         if left := sorted(set(self._values) - self._used):
-            raise InputError(
-                "sql.parameters", f"parameters that the statement does not use: {', '.join(left)}"
-            )
+            raise InputError("sql.parameters", f"parameters that the statement does not use: {', '.join(left)}")
