@@ -6,9 +6,9 @@ or statuses through `EXIT_CODES` and tables like it, never by text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from collections.abc import Iterable
 from typing import Any
 
 

@@ -32,12 +32,18 @@ class Extracted:
                 return reference(name)
         if self.test(tree):
             return reference(self._name(tree))
+        return self._inside(tree)
+
+    def _inside(self, tree: exp.Expr) -> exp.Expr:
+        """`tree` itself, with what stands inside it rewritten."""
         if isinstance(tree, exp.Column):
             return tree.copy()
         made = tree.copy()
         for argument, value in list(made.args.items()):
             if isinstance(value, exp.Expr):
-                made.set(argument, self.rewrite(value))
+                # In sum(count(*)) OVER (...) the window's own function is no aggregate, its argument is one.
+                own = argument == "this" and isinstance(tree, (exp.Window, *_WRAPPERS)) and _in_window(tree)
+                made.set(argument, self._inside(value) if own else self.rewrite(value))
             elif isinstance(value, list):
                 made.set(
                     argument,
@@ -58,9 +64,19 @@ def aggregate_call(tree: exp.Expr) -> bool:
     """A whole aggregate call, FILTER and WITHIN GROUP included, that is not a window function."""
     if isinstance(tree, exp.Window):
         return False
-    if isinstance(tree, (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)):
+    if isinstance(tree, _WRAPPERS):
         return aggregate_call(tree.this)
     return is_aggregate(tree)
+
+
+_WRAPPERS = (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)
+
+
+def _in_window(tree: exp.Expr) -> bool:
+    """Whether `tree` is a window call, or what wraps its function."""
+    while isinstance(tree, _WRAPPERS) and tree.parent is not None:
+        tree = tree.parent
+    return isinstance(tree, exp.Window)
 
 
 def window_call(tree: exp.Expr) -> bool:
@@ -73,10 +89,10 @@ def has(tree: exp.Expr, test: Callable[[exp.Expr], bool]) -> bool:
     if test(tree):
         return True
     if isinstance(tree, exp.Window):
-        # sum(sum(x)) OVER (ORDER BY count(*)): aggregates inside, under the call itself.
-        inner = [
-            *tree.this.iter_expressions(),
-            *(item for item in tree.iter_expressions() if item is not tree.this),
-        ]
-        return any(has(item, test) for item in inner)
+        # sum(sum(x)) OVER (ORDER BY count(*)): the function itself is neither, what it reads may be.
+        function = tree.this
+        while isinstance(function, _WRAPPERS):
+            function = function.this
+        beside = [item for item in tree.iter_expressions() if item is not tree.this]
+        return any(has(item, test) for item in (*function.iter_expressions(), *beside))
     return any(has(item, test) for item in tree.iter_expressions())

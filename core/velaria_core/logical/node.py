@@ -64,7 +64,7 @@ class Unary(Node):
     input: Node
 
     @cached_property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+    def columns(self) -> tuple[str, ...]:
         return self.input.columns
 
 

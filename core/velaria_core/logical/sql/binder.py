@@ -255,7 +255,7 @@ class Binder:
             if having_tree is not None:
                 node = Filter(node, rewrite(having_tree))
             qualify_tree = rewrite(qualify_tree) if qualify_tree is not None else None
-        elif having_tree is not None:
+        elif having is not None:
             raise SqlSemanticError(
                 "sql.misplaced_having",
                 "HAVING needs GROUP BY or an aggregate",
@@ -401,7 +401,7 @@ class Binder:
                 value = item.this if isinstance(item, exp.Alias) else item
                 if isinstance(value, exp.Columns) or value.find(exp.Columns) is not None:
                     raise _NoNode("COLUMNS(...)")
-                if value.find(exp.Star) is not None and not isinstance(value.find(exp.Star).parent, exp.Func):
+                if any(not isinstance(star.parent, exp.Func) for star in value.find_all(exp.Star)):
                     raise _NoNode("star in an expression")
                 resolved = scope.resolved(value, known)
                 name = item.alias if isinstance(item, exp.Alias) else self._default_name(value, len(shown))
