@@ -45,6 +45,7 @@ from velaria_core.logical.operators.opaque import marker
 from velaria_core.logical.query import Named, Sets
 from velaria_core.logical.scope import Entry, Scope, distinct_names, place_of
 from velaria_core.logical.sql.statements import Select
+from velaria_core.logical.sql.time_windows import bind_window_function, is_window_function
 
 
 class Tables(Protocol):
@@ -634,6 +635,10 @@ class Binder:
 
     def _table(self, tree: exp.Table, ctes: Ctes) -> Node:
         if not isinstance(tree.this, exp.Identifier):
+            if is_window_function(tree.this):
+                return bind_window_function(
+                    tree.this, lambda inner: self._table(inner, ctes), self._tables.time_kind, self._text
+                )
             node = self._tables.table_function(tree.this)
             if node is None:
                 if tree.this.find(exp.Column, exp.Subquery, exp.Table) is not None:
