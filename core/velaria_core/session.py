@@ -16,7 +16,7 @@ from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedErro
 from velaria_core.execution import files
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
-from velaria_core.execution.jobs import ExecutionOptions, JobHandle, submit
+from velaria_core.execution.jobs import ExecutionOptions, JobHandle, stop_all, submit
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.sql.parameters import with_parameters
@@ -73,7 +73,8 @@ class DataflowSession:
         self.close()
 
     def close(self) -> None:
-        """Release the database file and memory; frames of this session can no longer run."""
+        """Release the database file and memory; frames of this session can no longer run, its jobs are cancelled."""
+        stop_all(self._engine)
         self._engine.close()
 
     def __repr__(self) -> str:
@@ -223,8 +224,9 @@ class DataflowSession:
         return submit(self._engine, frame.node, options or ExecutionOptions())
 
     def submit(self, work: DataFrame | str, options: ExecutionOptions | None = None) -> pa.Table:
-        """Run a frame or a SELECT as a job and wait for its rows."""
-        return self.submit_async(work, options).result()
+        """Run a frame or a SELECT as a job and wait for its rows; Ctrl-C stops it."""
+        with self.submit_async(work, options) as job:
+            return job.result()
 
 
 Session = DataflowSession

@@ -283,6 +283,7 @@ class _Rule:
     code: str
     hint: str | None = None
     message: str | None = None
+    retryable: bool = False
 
 
 # First match wins; patterns are searched in "ExceptionType: message". More telling rows stand first.
@@ -368,7 +369,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"already exists", InputError, "catalog.exists", "use CREATE OR REPLACE, or DROP it first"),
     _Rule(r"^BinderException|^CatalogException|^InvalidType", SqlSemanticError, "sql.invalid"),
     _Rule(r"^NotImplemented", SqlUnsupportedError, "sql.unsupported"),
-    _Rule(r"^TransactionException", ExternalError, "database.conflict", "try again"),
+    _Rule(r"^TransactionException", ExternalError, "database.conflict", "try again", retryable=True),
     _Rule(r"^(IOException|HTTPException)|^Error: .*(open|read) file", ExternalError, "file.io"),
     _Rule(r"^(InvalidInput|Invalid Input|Syntax)", InputError, "sql.invalid_input"),
 )
@@ -408,7 +409,9 @@ def translate(error: duckdb.Error, *, what: str | None = None, sql: str | None =
         message = f"{what}: {message}"
     if rule is None:
         return InternalError("engine.error", f"{type(error).__name__}: {message}", place=place, cause=error)
-    return rule.kind(rule.code, message, hint=hint, place=place, cause=error)
+    made = rule.kind(rule.code, message, hint=hint, place=place, cause=error)
+    made.retryable = rule.retryable
+    return made
 
 
 def _place(message: str, details: Mapping[str, str], sql: str | None, shift: int) -> Place | None:
