@@ -77,6 +77,13 @@ class DataflowSession:
         stop_all(self._engine)
         self._engine.close()
 
+    def interrupt(self) -> None:
+        """Stop what the session runs at this moment, from any thread: it raises QueryCancelled there.
+
+        A statement that is about to start is not stopped; ask again until the work has ended.
+        """
+        self._engine.interrupt()
+
     def __repr__(self) -> str:
         where = self._engine.settings.path or "memory"
         return f"DataflowSession({where}, {sum(1 for _ in self._catalog)} tables)"

@@ -82,6 +82,7 @@ class Engine:
         self.settings = settings
         self._lock = threading.Lock()
         self._idle: list[Cursor] = []
+        self._held: set[Cursor] = set()
         self._closed = False
         config: dict[str, Any] = dict(_FIXED)
         if settings.memory_limit is not None:
@@ -114,11 +115,14 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise InputError("session.closed", "the session is closed", hint="open a new DataflowSession")
-            if self._idle:
-                return self._idle.pop()
-            return Cursor(self._root.cursor())
+            cursor = self._idle.pop() if self._idle else Cursor(self._root.cursor())
+            self._held.add(cursor)
+            return cursor
 
     def _give_back(self, cursor: Cursor) -> None:
+        with self._lock:
+            # From here on an interrupt would reach the cursor's next holder.
+            self._held.remove(cursor)
         if not cursor.reset():
             return
         with self._lock:
@@ -126,6 +130,12 @@ class Engine:
                 cursor.close()
             else:
                 self._idle.append(cursor)
+
+    def interrupt(self) -> None:
+        """Stop every statement that runs now, from any thread; each raises QueryCancelled."""
+        with self._lock:
+            for cursor in self._held:
+                cursor.interrupt()
 
     def close(self) -> None:
         """Close every idle cursor and the instance; a held cursor closes when it is given back."""
