@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from velaria_core.errors import QueryCancelled
+from velaria_core.errors import QueryCancelled, VelariaError
 from velaria_core.execution.duck import Cursor, Engine, Settings
 
 ENDLESS = "SELECT i, j FROM range(100000000) a(i), range(100000000) b(j) WHERE i * j % 1000003 = 7 AND i + j < 0"
@@ -16,9 +16,9 @@ def engine() -> Engine:
     return Engine(Settings())
 
 
-def interrupted(engine: Engine, work: Callable[[Cursor], object]) -> BaseException | None:
+def interrupted(engine: Engine, work: Callable[[Cursor], object]) -> VelariaError | None:
     """What `work` raises on a thread of its own, while the engine is interrupted until it has ended."""
-    raised: list[BaseException] = []
+    raised: list[VelariaError] = []
     started = threading.Event()
 
     def run() -> None:
@@ -26,7 +26,7 @@ def interrupted(engine: Engine, work: Callable[[Cursor], object]) -> BaseExcepti
             with engine.cursor() as cursor:
                 started.set()
                 work(cursor)
-        except BaseException as error:
+        except VelariaError as error:
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
