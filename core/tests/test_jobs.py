@@ -433,8 +433,9 @@ def test_progress_is_a_share_while_it_runs(engine: Engine) -> None:
 def test_a_write_conflict_invites_a_retry(engine: Engine) -> None:
     with engine.cursor() as one, engine.cursor() as two:
         one.execute("CREATE TABLE t AS SELECT 1 AS a")
-        with pytest.raises(ExternalError) as caught, one.transaction(), two.transaction():
+        with one.transaction(), two.transaction():
             one.execute("UPDATE t SET a = 2")
-            two.execute("UPDATE t SET a = 3")
+            with pytest.raises(ExternalError) as caught:
+                two.execute("UPDATE t SET a = 3")
     assert caught.value.code == "database.conflict"
     assert caught.value.retryable

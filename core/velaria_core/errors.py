@@ -49,10 +49,12 @@ class Place:
 
 
 def display_width(text: str) -> int:
-    """Columns that `text` takes in a terminal: wide East Asian characters take two, combining marks none."""
-    from unicodedata import combining, east_asian_width
+    """Columns that `text` takes in a terminal: wide East Asian characters take two, marks and joiners none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
 
-    return sum(0 if combining(ch) else 2 if east_asian_width(ch) in "WF" else 1 for ch in text)
+    return sum(0 if category(ch) in ("Mn", "Me", "Cf") else 2 if east_asian_width(ch) in "WF" else 1 for ch in text)
 
 
 class VelariaError(Exception):

@@ -180,7 +180,12 @@ def type_name(arrow: pa.DataType) -> str:
         return f"map<{type_name(arrow.key_type)}, {type_name(arrow.item_type)}>"
     if pa.types.is_timestamp(arrow) and arrow.tz is not None:
         return "timestamp_utc" if arrow.unit == "us" else f"timestamp_{arrow.unit}_utc"
-    return str(arrow)
+    try:
+        known = arrow_type(duckdb_type(arrow))
+    except InputError:
+        return str(arrow)
+    # Another way to store what the engine has one type for: a dictionary of texts is a string.
+    return str(arrow) if known == arrow else type_name(known)
 
 
 def resolve_type_name(name: str) -> str:
