@@ -50,6 +50,7 @@ from velaria_core.logical.operators import (
 )
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import literal
 
 if TYPE_CHECKING:
@@ -65,10 +66,13 @@ class DataFrame:
         rejects: rows that a reader set aside with on_error="collect", or None.
     """
 
-    def __init__(self, session: DataflowSession, node: Node, *, rejects: Node | None = None) -> None:
+    def __init__(
+        self, session: DataflowSession, node: Node, *, rejects: Node | None = None, text: str | None = None
+    ) -> None:
         self._session = session
         self.node = node
         self._rejects = rejects
+        self._text = text
         self._schema: pa.Schema | None = None
 
     # --- shape ----------------------------------------------------------------------------------------------
@@ -82,7 +86,8 @@ class DataFrame:
     def schema(self) -> pa.Schema:
         """Names and Arrow types; asks the engine once, without running the plan."""
         if self._schema is None:
-            self._schema = lower.schema(self._session._engine, self.node)
+            with pointing_into(self._text):
+                self._schema = lower.schema(self._session._engine, self.node)
         return self._schema
 
     @property
@@ -96,7 +101,7 @@ class DataFrame:
         return Column(resolved, name)
 
     def _with(self, node: Node) -> DataFrame:
-        return DataFrame(self._session, node)
+        return DataFrame(self._session, node, text=self._text)
 
     def _resolve(self, column: Column) -> exp.Expr:
         return Scope.of(self.node.columns).resolved(column.tree)
@@ -377,13 +382,15 @@ class DataFrame:
 
     def to_arrow(self) -> pa.Table:
         """All rows as an Arrow table."""
-        return batch.table(self._session._engine, self.node)
+        with pointing_into(self._text):
+            return batch.table(self._session._engine, self.node)
 
     collect = to_arrow
 
     def to_reader(self) -> pa.RecordBatchReader:
         """All rows as record batches, computed as they are read."""
-        return batch.reader(self._session._engine, self.node)
+        with pointing_into(self._text):
+            return batch.reader(self._session._engine, self.node)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows over the Arrow C stream interface; any library that speaks it can read a frame."""
@@ -405,7 +412,8 @@ class DataFrame:
 
     def count(self) -> int:
         """How many rows there are."""
-        return batch.count(self._session._engine, self.node)
+        with pointing_into(self._text):
+            return batch.count(self._session._engine, self.node)
 
     def show(self, max_rows: int = 20) -> None:
         """Print the first rows as a table."""
@@ -441,7 +449,8 @@ class DataFrame:
         return self._write(path, {"FORMAT": "json", "ARRAY": str(array).lower()})
 
     def _write(self, path: str | os.PathLike[str], options: Mapping[str, str]) -> int:
-        return batch.copy_to(self._session._engine, self.node, path, options)
+        with pointing_into(self._text):
+            return batch.copy_to(self._session._engine, self.node, path, options)
 
     def insert_into(self, table: str) -> int:
         """Append the rows to a stored table by position; returns how many."""

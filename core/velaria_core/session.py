@@ -19,9 +19,10 @@ from velaria_core.execution.files import OpenedFile, Probe
 from velaria_core.execution.jobs import ExecutionOptions, JobHandle, stop_all, submit
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
+from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
-from velaria_core.logical.sql.statements import Explain, Select
+from velaria_core.logical.sql.statements import Explain, Select, Statement
 from velaria_core.types import arrow_type, duckdb_type, quoted
 
 SQL_FRONTEND = "velaria_sql_v1"
@@ -174,18 +175,21 @@ class DataflowSession:
                 line, column and a hint. DataError: a statement that ran met a bad value.
         """
         frame: DataFrame | None = None
-        for statement in parse(text, self._engine_parses):
-            if isinstance(statement, Select):
-                node = self._catalog.bind(with_parameters(statement, parameters, text), text)
-                frame = DataFrame(self, node)
-                frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
-            elif isinstance(statement, Explain):
-                frame = self._explained(statement, text)
-            else:
-                statement = with_parameters(statement, parameters, text)
-                frame = self.create_dataframe(self._catalog.run(statement, text))
+        with pointing_into(text):
+            for statement in parse(text, self._engine_parses):
+                frame = self._run(with_parameters(statement, parameters, text), text)
         assert frame is not None, "the parser refuses a text without statements"
         return frame
+
+    def _run(self, statement: Statement, text: str) -> DataFrame:
+        match statement:
+            case Select():
+                frame = DataFrame(self, self._catalog.bind(statement, text), text=text)
+                frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
+                return frame
+            case Explain():
+                return self._explained(statement, text)
+        return self.create_dataframe(self._catalog.run(statement, text))
 
     def prepare(self, text: str) -> Callable[..., DataFrame]:
         """A SELECT with parameters, to be called with them: `by_id = s.prepare("... $1"); by_id(7)`."""
