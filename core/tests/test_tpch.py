@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 import tpch_frames
-from velaria_core import DataFrame, DataflowSession
+
+from velaria_core import DataflowSession, DataFrame
 
 SCALE = "0.05"
 TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")

@@ -185,9 +185,10 @@ def q17(t: Tables) -> DataFrame:
 def q18(t: Tables) -> DataFrame:
     """HAVING is a filter after agg."""
     large = t["lineitem"].group_by("l_orderkey").sum("l_quantity", "quantity").filter(col("quantity") > 300)
+    large = large.rename({"l_orderkey": "large_key"})
     return (
         t["orders"]
-        .join(large.select(col("l_orderkey").alias("large_key")), left_on="o_orderkey", right_on="large_key", how="semi")
+        .join(large, left_on="o_orderkey", right_on="large_key", how="semi")
         .join(t["customer"], left_on="o_custkey", right_on="c_custkey")
         .select("*", col("o_custkey").alias("c_custkey"))
         .join(t["lineitem"], left_on="o_orderkey", right_on="l_orderkey")
