@@ -50,10 +50,12 @@ from velaria_core.logical.operators import (
 )
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.serialize import dumps
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import literal
 
 if TYPE_CHECKING:
+    from velaria_core.execution.jobs import ExecutionOptions, JobHandle
     from velaria_core.session import DataflowSession
 
 
@@ -183,6 +185,11 @@ class DataFrame:
 
     where = filter
 
+    def filter_by_index(self, index: int, op: str, value: object) -> DataFrame:
+        """`filter(name, op, value)` with the column given by its position, counted from 0."""
+        (name,) = self.select_by_indices([index]).columns
+        return self.filter(name, op, value)
+
     def drop(self, *names: str | Sequence[str]) -> DataFrame:
         """Every column but these."""
         dropped = tuple(self._name(str(name)) for name in _flattened(names))
@@ -239,6 +246,14 @@ class DataFrame:
     def agg(self, *metrics: Column, **named: Column) -> DataFrame:
         """One row over all rows; empty input has one row too."""
         return self.group_by().agg(*metrics, **named)
+
+    def aggregate(self, keys: Sequence[str], metrics: Mapping[str, tuple[str, str]]) -> DataFrame:
+        """Metrics by name: `aggregate(["k"], {"total": ("sum", "v"), "n": ("count", "*")})`."""
+        named = {
+            output: getattr(fn, function)(*([] if column == "*" else [column]))
+            for output, (function, column) in metrics.items()
+        }
+        return self.group_by(*keys).agg(**named)
 
     def distinct(self, *on: str) -> DataFrame:
         """Each row once, or any one row for each value of `on`."""
@@ -459,6 +474,14 @@ class DataFrame:
     def save_as_table(self, name: str, *, or_replace: bool = False) -> int:
         """Store the rows as a table; durable when the session has a path."""
         return self._session._catalog.store_plan(name, self.node, or_replace=or_replace)
+
+    def serialize_plan(self) -> str:
+        """The plan as JSON text, Arrow data included; `logical.serialize.loads` reads it."""
+        return dumps(self.node)
+
+    def submit_async(self, options: ExecutionOptions | None = None) -> JobHandle:
+        """Run in the background: state, wait, cancel, timeout, result."""
+        return self._session.submit_async(self, options)
 
     # --- explain --------------------------------------------------------------------------------------------
 
