@@ -12,7 +12,7 @@ from velaria_core.session import DataflowSession
 SQL = {
     "filter with nested and/or": "SELECT a FROM t WHERE (a > 1 AND b = 'x') OR NOT (a = 3 OR b LIKE '%y')",
     "window": "SELECT w, count(*) AS n FROM t WINDOW BY ms EVERY 5000 SLIDE 2000 AS w GROUP BY w ORDER BY w",
-    "computed columns": "SELECT upper(b) AS u, year(DATE '2026-01-05') AS y, a + 0.5 AS h FROM t ORDER BY a DESC LIMIT 2",
+    "computed columns": "SELECT upper(b) AS u, year(DATE '2026-01-05') AS y, a + 0.5 AS h FROM t ORDER BY a LIMIT 1",
     "aggregate": "SELECT b, sum(a) AS s, count(DISTINCT a) AS d FROM t GROUP BY b ORDER BY b",
     "aggregate of nothing": "SELECT b, sum(a) AS s FROM t WHERE a > 100 GROUP BY b",
     "left join": "SELECT t.a, u.c FROM t LEFT JOIN u ON t.a = u.a ORDER BY t.a",
