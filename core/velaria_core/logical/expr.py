@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlglot import exp, parse_one
+from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
 from velaria_core.errors import InputError, SqlSyntaxError
+from velaria_core.logical.functions import faithful, parsed
 from velaria_core.types import resolve_type_name
 
 DIALECT: Final = "duckdb"
@@ -241,7 +242,7 @@ class _Functions:
             trees = [as_column(argument).tree.copy() for argument in arguments]
             if name.lower() == "count" and not trees:
                 trees = [exp.Star()]
-            made = call(name, *([exp.Distinct(expressions=trees)] if distinct else trees))
+            made = faithful(call(name, *([exp.Distinct(expressions=trees)] if distinct else trees)))
             return Column(made, default_name(made))
 
         return function
@@ -386,8 +387,9 @@ def parse_expression(text: str) -> exp.Expr:
     Raises:
         SqlSyntaxError[sql.syntax]: the text is not one expression.
     """
+    whole = f"SELECT {text}"
     try:
-        select = parse_one(f"SELECT {text}", read=DIALECT)
+        select = parsed(Dialect.get_or_raise(DIALECT).tokenize(whole), whole)
     except SqlglotError as error:
         raise SqlSyntaxError("sql.syntax", f"not an expression: {text}", cause=error) from error
     if not isinstance(select, exp.Select) or len(select.expressions) != 1 or select.args.get("from_"):
@@ -404,11 +406,12 @@ def default_name(tree: exp.Expr) -> str:
         return str(tree.expression.name)
     if isinstance(tree, (exp.Paren, exp.Filter, exp.Window)):
         return default_name(tree.this)
-    if isinstance(tree, exp.Func) and not isinstance(tree, (exp.Case, exp.Cast, exp.Binary)):
+    name = tree.meta.get("written")
+    if name is None and isinstance(tree, exp.Func) and not isinstance(tree, (exp.Case, exp.Cast, exp.Binary)):
         name = to_sql(tree).partition("(")[0].strip().lower()
+    if name is not None and name.isidentifier():
         columns = [column.name for column in tree.find_all(exp.Column)]
-        if name.isidentifier():
-            return f"{name}_{columns[0]}" if columns else name
+        return f"{name}_{columns[0]}" if columns else name
     return to_sql(tree)
 
 

@@ -35,6 +35,7 @@ from velaria_core.errors import (
     did_you_mean,
 )
 from velaria_core.logical.expr import DIALECT
+from velaria_core.logical.functions import parsed
 from velaria_core.logical.sql.durations import NotADuration, is_unit, milliseconds
 from velaria_core.logical.sql.statements import (
     Emit,
@@ -136,7 +137,7 @@ def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expression:
     first = tokens[0]
     select = Token(TokenType.SELECT, "SELECT", first.line, first.col, first.start, first.start)
     try:
-        (tree,) = _DUCKDB.parser().parse([select, *_prepared(source, tokens)], source.text)
+        tree = parsed([select, *_prepared(source, tokens)], source.text)
     except SqlglotError as error:
         raise diagnosed(source.text, tokens, _offset(tokens, error), error) from error
     if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
@@ -563,15 +564,13 @@ def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> ex
             _explain_near_miss(source, tokens)
             raise diagnosed(source.text, tokens, offset, refused, _checker(source)) from refused
     try:
-        trees = _DUCKDB.parser().parse(_prepared(source, tokens), source.text)
+        tree = parsed(_prepared(source, tokens), source.text)
     except SqlglotError as error:
         if source.engine_parses is not None:
             return None
         _explain_near_miss(source, tokens)
         raise diagnosed(source.text, tokens, _offset(tokens, error), error, _checker(source)) from error
-    tree = trees[0] if len(trees) == 1 else None
-    is_query = isinstance(tree, (exp.Query, exp.Values, exp.Pivot))
-    return tree if is_query and isinstance(tree, exp.Expression) else None
+    return tree if isinstance(tree, (exp.Query, exp.Values, exp.Pivot)) else None
 
 
 def _prepared(source: Source, tokens: Sequence[Token]) -> list[Token]:
