@@ -55,6 +55,9 @@ class Query:
     where: tuple[exp.Expr, ...] = ()
     group: tuple[exp.Expr, ...] = ()
     sets: Sets | None = None
+    single: bool = False
+    """One row over all rows, for an aggregate without keys. Invariant: every column then holds an aggregate, for
+    without any the SELECT would give a row for each row."""
     distinct: str = ""
     order: tuple[exp.Ordered, ...] = ()
     limit: int | None = None
@@ -88,6 +91,8 @@ class Query:
         read = [name for _, tree in columns for name in _reads(tree)]
         repeated = {name for name in read if read.count(name) > 1}
         folds = self.whole is None and self.stage != Stage.DISTINCT and self._plain(repeated)
+        if self.single and not all(columns_of(tree) for _, tree in columns):
+            folds = False
         if not folds or (windowed and self.stage > Stage.GROUP):
             return self.wrapped().projected(columns, windowed=windowed)
         by_name = dict(self.columns)
@@ -98,12 +103,17 @@ class Query:
         """One row for each distinct `keys`, or for each of several choices among them, given by position."""
         read = [name for _, tree in (*keys, *metrics) for name in _reads(tree)]
         repeated = {name for name in read if read.count(name) > 1}
-        if self.stage > Stage.WHERE or not self._plain(repeated):
+        folds = self.stage <= Stage.WHERE and self._plain(repeated)
+        if sets is not None and not self._plain(name for _, tree in keys for name in _reads(tree)):
+            # A set without the key `a + 1` has NULL for it, and so would any `a + 1` computed later from a key `a`.
+            folds = False
+        if not folds:
             return self.wrapped().aggregated(keys, metrics, sets)
         by_name = dict(self.columns)
         made = tuple((name, replaced(tree, by_name)) for name, tree in (*keys, *metrics))
         group = tuple(tree for _, tree in made[: len(keys)])
-        return replace(self, columns=made, stage=Stage.GROUP, group=group, sets=sets)
+        single = not group and sets is None
+        return replace(self, columns=made, stage=Stage.GROUP, group=group, sets=sets, single=single)
 
     def made_distinct(self) -> Query:
         """Each distinct row once; NULL equals NULL."""
@@ -116,7 +126,10 @@ class Query:
         if self.stage >= Stage.DISTINCT:
             return self.wrapped().ordered(keys)
         by_name = dict(self.columns)
-        return replace(self, stage=Stage.ORDER, order=tuple(_bound_key(key, by_name) for key in keys))
+        bound = [_bound_key(key, by_name) for key in keys]
+        # A literal orders nothing, and the engine takes a number for a position.
+        order = tuple(key for key in bound if not _is_literal(key.this))
+        return replace(self, stage=Stage.ORDER, order=order)
 
     def limited(self, count: int | None, offset: int = 0) -> Query:
         """At most `count` rows after the first `offset`."""
@@ -186,12 +199,7 @@ class Query:
 
     def _group_by(self, dialect: str) -> str:
         # A bare number would be a position in the select list, which later verbs may change.
-        keys = [
-            f"{to_sql(tree, dialect)} + 0"
-            if isinstance(tree, exp.Literal) and not tree.is_string
-            else to_sql(tree, dialect)
-            for tree in self.group
-        ]
+        keys = [f"{to_sql(tree, dialect)} + 0" if _is_number(tree) else to_sql(tree, dialect) for tree in self.group]
         if self.sets is None:
             return ", ".join(keys)
         return f"GROUPING SETS ({', '.join('(' + ', '.join(keys[at] for at in one) + ')' for one in self.sets)})"
@@ -245,6 +253,17 @@ def _bound_key(key: exp.Ordered, columns: Mapping[str, exp.Expr]) -> exp.Ordered
     bound = replaced(key, columns)
     assert isinstance(bound, exp.Ordered)
     return bound
+
+
+def _is_literal(tree: exp.Expr) -> bool:
+    return _is_number(tree) or isinstance(tree.unnest(), (exp.Literal, exp.Boolean, exp.Null))
+
+
+def _is_number(tree: exp.Expr) -> bool:
+    inner = tree.unnest()
+    while isinstance(inner, exp.Neg):
+        inner = inner.this.unnest()
+    return isinstance(inner, exp.Literal) and not inner.is_string
 
 
 def _operand(tree: exp.Expr, dialect: str) -> str:

@@ -34,10 +34,7 @@ class Pivot(Unary):
         return tuple(
             (
                 value_name if len(self.metrics) == 1 else f"{value_name}_{metric_name}",
-                exp.Filter(
-                    this=metric.copy(),
-                    expression=exp.Where(this=exp.NullSafeEQ(this=grouped(self.on), expression=grouped(value))),
-                ),
+                _where(metric, exp.NullSafeEQ(this=grouped(self.on), expression=grouped(value))),
             )
             for value_name, value in self.values
             for metric_name, metric in self.metrics
@@ -54,3 +51,11 @@ class Pivot(Unary):
 
     def stream(self) -> Incremental:
         return Keyed(self.group)
+
+
+def _where(metric: exp.Expr, condition: exp.Expr) -> exp.Filter:
+    """The aggregate over the rows that meet the condition too, beside one that it has already."""
+    if isinstance(metric, exp.Filter):
+        condition = exp.And(this=grouped(metric.expression.this), expression=condition)
+        metric = metric.this
+    return exp.Filter(this=metric.copy(), expression=exp.Where(this=condition))
