@@ -157,7 +157,7 @@ def plain(tokens: Sequence[Token]) -> list[Token]:
     return made
 
 
-def parsed(tokens: Sequence[Token], text: str) -> exp.Expression | None:
+def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:
     """The tree of one statement, calls as written and Velaria's own names resolved.
 
     Args:
@@ -170,7 +170,7 @@ def parsed(tokens: Sequence[Token], text: str) -> exp.Expression | None:
     """
     trees = _DUCKDB.parser().parse(plain(tokens), text)
     tree = trees[0] if len(trees) == 1 else None
-    if not isinstance(tree, exp.Expression):
+    if not isinstance(tree, exp.Expr):
         return None
     faithful_all = True
     for node in tree.walk():
@@ -188,7 +188,7 @@ def _within(node: exp.Expr) -> exp.Expr | None:
     return node.this if isinstance(node.this, exp.Func) else node.parent
 
 
-def faithful(tree: exp.Expression) -> exp.Expression:
+def faithful(tree: exp.Expr) -> exp.Expr:
     """A tree in which every call means what its name says: Velaria's own names are resolved.
 
     What the parser gives is so already and comes back as it is; anything else is copied first.
@@ -198,7 +198,7 @@ def faithful(tree: exp.Expression) -> exp.Expression:
     return _resolved(tree.copy())
 
 
-def _resolved(tree: exp.Expression) -> exp.Expression:
+def _resolved(tree: exp.Expr) -> exp.Expr:
     """Resolve Velaria's own names in place; the tree, or what stands for it."""
     for node in list(_worth_a_look(tree)):
         made = _made(node)
@@ -212,13 +212,13 @@ def _resolved(tree: exp.Expression) -> exp.Expression:
     return tree
 
 
-def _worth_a_look(tree: exp.Expression) -> Iterator[exp.Expr]:
+def _worth_a_look(tree: exp.Expr) -> Iterator[exp.Expr]:
     # Innermost first, so that what is moved into a new node is resolved by then.
     found = [node for node in tree.walk() if isinstance(node, (exp.Anonymous, exp.WithinGroup))]
     return reversed(found)
 
 
-def _made(node: exp.Expr) -> exp.Expression | None:
+def _made(node: exp.Expr) -> exp.Expr | None:
     """What stands for a call of Velaria's own, or None for any other call."""
     if isinstance(node, exp.WithinGroup):
         return _ordered_aggregate(node)
@@ -232,7 +232,7 @@ def _made(node: exp.Expr) -> exp.Expression | None:
     return made
 
 
-def _ordered_aggregate(node: exp.WithinGroup) -> exp.Expression | None:
+def _ordered_aggregate(node: exp.WithinGroup) -> exp.Expr | None:
     """`percentile_cont(p) WITHIN GROUP (ORDER BY x)` as `quantile_cont(x, p ORDER BY x)`: sqlglot prints that right."""
     call, order = node.this, node.args.get("expression")
     name = name_of(call)
@@ -252,14 +252,14 @@ def _ordered_aggregate(node: exp.WithinGroup) -> exp.Expression | None:
 # --- Velaria's own names -------------------------------------------------------------------------------------------
 
 Arguments = list[exp.Expr]
-Builder = Callable[[Arguments], exp.Expression | None]
+Builder = Callable[[Arguments], exp.Expr | None]
 
 
-def _call(name: str, *arguments: exp.Expr) -> exp.Expression:
+def _call(name: str, *arguments: exp.Expr) -> exp.Expr:
     return exp.Anonymous(this=name, expressions=list(arguments))
 
 
-def _cast(tree: exp.Expr, kind: str) -> exp.Expression:
+def _cast(tree: exp.Expr, kind: str) -> exp.Expr:
     return exp.Cast(this=tree, to=exp.DataType.build(kind, dialect="duckdb"))
 
 
@@ -271,7 +271,7 @@ def _renamed(name: str) -> Builder:
 def _of_day(name: str) -> Builder:
     """A part of a date, from text too: the engine takes dates and timestamps only, not even a literal text."""
 
-    def build(arguments: Arguments) -> exp.Expression | None:
+    def build(arguments: Arguments) -> exp.Expr | None:
         if len(arguments) != 1 or isinstance(arguments[0], exp.Interval):
             return _call(name, *arguments)
         day = arguments[0]
@@ -282,7 +282,7 @@ def _of_day(name: str) -> Builder:
     return build
 
 
-def _unix_timestamp(arguments: Arguments) -> exp.Expression | None:
+def _unix_timestamp(arguments: Arguments) -> exp.Expr | None:
     """Whole seconds since 1970 in UTC: of now, or of a date, timestamp or text."""
     if len(arguments) > 1:
         return None
@@ -290,7 +290,7 @@ def _unix_timestamp(arguments: Arguments) -> exp.Expression | None:
     return _cast(_call("floor", _call("epoch", moment)), "BIGINT")
 
 
-def _current_timestamp(arguments: Arguments) -> exp.Expression | None:
+def _current_timestamp(arguments: Arguments) -> exp.Expr | None:
     return None if arguments else _call("now")
 
 

@@ -132,7 +132,7 @@ def read_query(source: Source, tokens: Sequence[Token], *, nested: bool = False)
     return Select(tree, cut.text(), whole, window, keyword, hybrid, emit, parts)
 
 
-def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expression:
+def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expr:
     """The scalar expression that all of `tokens` are."""
     first = tokens[0]
     select = Token(TokenType.SELECT, "SELECT", first.line, first.col, first.start, first.start)
@@ -142,7 +142,7 @@ def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expression:
         raise diagnosed(source.text, tokens, _offset(tokens, error), error) from error
     if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:
         raise SqlSyntaxError("sql.syntax", "expected one expression", place=span(first, tokens[-1]).place(source.text))
-    made: exp.Expression = tree.expressions[0]
+    made: exp.Expr = tree.expressions[0]
     return made
 
 
@@ -554,7 +554,7 @@ def _metric(cursor: Cursor) -> Metric:
 # --- the rest, by sqlglot ---------------------------------------------------------------------------------
 
 
-def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> exp.Expression | None:
+def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> exp.Expr | None:
     """The tree of a query without our clauses; None where only the engine can read it."""
     if source.engine_parses is not None:
         refused = source.engine_parses(_for_engine(tokens, text, whole))

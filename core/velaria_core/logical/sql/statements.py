@@ -113,7 +113,7 @@ class Select:
             In `tree` each is `FROM "name"`; the binder looks such a table up here before anywhere else.
     """
 
-    tree: exp.Expression | None
+    tree: exp.Expr | None
     text: str
     span: Span
     window_by: WindowBy | None = None
@@ -152,7 +152,7 @@ class Watermark:
 
     column: str
     delay_ms: int
-    delay: exp.Expression
+    delay: exp.Expr
     span: Span
 
 
