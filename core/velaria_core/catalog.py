@@ -228,10 +228,10 @@ class Catalog:
         opened = files.from_call(self._engine, *_call_parts(call))
         return Scan(opened.relation) if opened is not None else None
 
-    def names_of(self, template: str, tables: Sequence[Node]) -> tuple[str, ...]:
+    def schema_of(self, template: str, tables: Sequence[Node]) -> pa.Schema:
         """The columns of an opaque query, as the engine binds it."""
         node = Opaque(template, tuple(tables), (), "")
-        return tuple(lower.schema(self._engine, node).names)
+        return lower.schema(self._engine, node)
 
     def time_kind(self, node: Node, column: str) -> TimeKind:
         """What kind of time a column holds."""

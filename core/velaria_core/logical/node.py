@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.logical.expr import Column, to_sql
@@ -31,6 +32,11 @@ class Node(ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The names of the output columns."""
+
+    @property
+    def known_schema(self) -> pa.Schema | None:
+        """The types too, where they are known without asking the engine."""
+        return None
 
     @abstractmethod
     def label(self) -> str:

@@ -71,6 +71,8 @@ def _document(root: Node, relation: Callable[[Relation], dict[str, Any]]) -> dic
                 return {"node": write(value)}
             case Relation():
                 return {"relation": relation(value)}
+            case pa.Schema():
+                return {"schema": _encoded(value.serialize())}
             case exp.Expr():
                 return {"tree": serde.dump(value)}
             case Enum():
@@ -108,6 +110,8 @@ def _load(value: Any, made: list[Node]) -> Any:
             return made[number]
         case {"relation": content}:
             return _load_relation(content)
+        case {"schema": encoded}:
+            return _schema(encoded)
         case {"tree": dumped}:
             return serde.load(dumped)
         case {"enum": [name, raw]}:
@@ -121,13 +125,17 @@ def _load_relation(content: Mapping[str, Any]) -> Relation:
     feed = content["feed"]
     return Relation(
         content["label"],
-        pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"]))),
+        _schema(content["schema"]),
         content["sql"],
         content["kind"],
         pa.ipc.open_stream(base64.b64decode(feed)).read_all() if feed is not None else None,
         frozenset(content["pushdown"]),
         tuple((key, text) for key, text in content["details"]),
     )
+
+
+def _schema(encoded: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
 
 
 def _encoded(buffer: Any) -> str:

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from velaria_core.logical.incremental import Incremental, Recompute
 from velaria_core.logical.node import Node
 from velaria_core.logical.query import Query
+from velaria_core.types import quoted
 
 
 @dataclass(frozen=True, eq=False)
 class Opaque(Node):
-    """`template` holds one marker (see `marker`) for each input, as a table name; `names` are its columns."""
+    """`template` holds one marker (see `marker`) for each input, as a table name; `names` are its columns.
+
+    `bound` is the engine's answer to the whole, where it was asked already.
+    """
 
     template: str
     tables: tuple[Node, ...]
     names: tuple[str, ...]
     reason: str
+    bound: pa.Schema | None = None
+
+    @property
+    def known_schema(self) -> pa.Schema | None:
+        if self.bound is None:
+            return None
+        return pa.schema([field.with_name(name) for field, name in zip(self.bound, self.names, strict=True)])
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -37,6 +50,9 @@ class Opaque(Node):
         text = self.template
         for at, table in enumerate(inputs):
             text = text.replace(marker(at), table.as_item())
+        if self.bound is not None and tuple(self.bound.names) != self.names:
+            # The engine lets two columns share a name; a plan does not.
+            text = f"SELECT * FROM ({text}) AS t1({', '.join(quoted(name) for name in self.names)})"
         return Query.text(text, self.names)
 
     def stream(self) -> Incremental:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow as pa
+
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Node
 from velaria_core.logical.query import Query
@@ -22,6 +24,10 @@ class Scan(Node):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         return tuple(self.relation.schema.names)
+
+    @property
+    def known_schema(self) -> pa.Schema | None:
+        return self.relation.schema
 
     def label(self) -> str:
         return f"Scan: {self.relation.label}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.errors import Place, SqlSemanticError, SqlUnsupportedError, VelariaError
@@ -60,7 +61,7 @@ class Tables(Protocol):
     def time_kind(self, node: Node, column: str) -> TimeKind:
         """What kind of time a column holds; SqlSemanticError where it holds none."""
 
-    def names_of(self, template: str, tables: Sequence[Node]) -> tuple[str, ...]:
+    def schema_of(self, template: str, tables: Sequence[Node]) -> pa.Schema:
         """The columns that an opaque query gives, as the engine binds it."""
 
 
@@ -654,7 +655,7 @@ class Binder:
 
     def _function(self, call: exp.Expr) -> Node:
         template = f"SELECT * FROM {to_sql(call)}"
-        return Opaque(template, (), self._tables.names_of(template, ()), f"table function {to_sql(call)}")
+        return self._bound(template, (), f"table function {to_sql(call)}")
 
     def _sampled(self, node: Node, sample: exp.Expr) -> Node:
         percent, size, seed = (sample.args.get(name) for name in ("percent", "size", "seed"))
@@ -750,11 +751,14 @@ class Binder:
             table.set("catalog", None)
             tables.append(node)
         template = to_sql(copied)
-        return Opaque(template, tuple(tables), self._tables.names_of(template, tables), reason)
+        return self._bound(template, tables, reason)
 
     def _opaque_text(self, text: str) -> Node:
-        names = self._tables.names_of(text, ())
-        return Opaque(text, (), names, "what only the engine reads")
+        return self._bound(text, (), "what only the engine reads")
+
+    def _bound(self, template: str, tables: Sequence[Node], reason: str) -> Opaque:
+        schema = self._tables.schema_of(template, tables)
+        return Opaque(template, tuple(tables), tuple(distinct_names(schema.names)), reason, schema)
 
 
 _WITHOUT_NODE = (exp.Select, exp.SetOperation, exp.Exists, exp.Columns, exp.Lateral)
