@@ -12,7 +12,7 @@ stands for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from sqlglot import exp
@@ -23,7 +23,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 _DUCKDB: Final = Dialect.get_or_raise("duckdb")
 _DAY_OF: Final = "TIMESTAMP"
 
-# --- what the engine has -------------------------------------------------------------------------------------------
+# --- what the engine has -----------------------------------------------------------------------------------
 # Held against duckdb_functions() by core/tests/test_functions.py. Names are lower-case.
 
 # The last two lines: macros over aggregates, and those that exist as syntax only (WITHIN GROUP).
@@ -113,7 +113,7 @@ def _arguments(node: exp.Expr) -> list[exp.Expr]:
     return list(node.expressions) if isinstance(node, exp.Anonymous) else list(node.iter_expressions())
 
 
-# --- calls as written ----------------------------------------------------------------------------------------------
+# --- calls as written -------------------------------------------------------------------------------------
 
 # Calls that sqlglot may type: special syntax inside the parentheses, `columns`, and windows with IGNORE NULLS.
 TYPED: Final[frozenset[str]] = frozenset(
@@ -173,14 +173,17 @@ def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:
     if not isinstance(tree, exp.Expr):
         return None
     faithful_all = True
+    calls: list[exp.Expr] = []
     for node in tree.walk():
+        if isinstance(node, (exp.Anonymous, exp.WithinGroup)):
+            calls.append(node)
         this = node.args.get("this")
         if isinstance(this, str) and this[:1] == _HIDDEN:
             node.set("this", this[1:])
         elif isinstance(node, (exp.IgnoreNulls, exp.RespectNulls)):
             # sqlglot prints it for these alone, and leaves it out elsewhere.
             faithful_all = faithful_all and isinstance(_within(node), _NULLS_WINDOWS)
-    return _resolved(tree) if faithful_all else None
+    return _resolved(tree, calls) if faithful_all else None
 
 
 def _within(node: exp.Expr) -> exp.Expr | None:
@@ -195,12 +198,14 @@ def faithful(tree: exp.Expr) -> exp.Expr:
     """
     if tree.meta.get("faithful"):
         return tree
-    return _resolved(tree.copy())
+    copied = tree.copy()
+    return _resolved(copied, list(copied.find_all(exp.Anonymous, exp.WithinGroup)))
 
 
-def _resolved(tree: exp.Expr) -> exp.Expr:
-    """Resolve Velaria's own names in place; the tree, or what stands for it."""
-    for node in list(_worth_a_look(tree)):
+def _resolved(tree: exp.Expr, calls: Sequence[exp.Expr]) -> exp.Expr:
+    """Resolve Velaria's own names among the calls of `tree`, in place; the tree, or what stands for it."""
+    # Innermost first, so that what is moved into a new node is resolved by then.
+    for node in reversed(calls):
         made = _made(node)
         if made is None:
             continue
@@ -210,12 +215,6 @@ def _resolved(tree: exp.Expr) -> exp.Expr:
             node.replace(made)
     tree.meta["faithful"] = True
     return tree
-
-
-def _worth_a_look(tree: exp.Expr) -> Iterator[exp.Expr]:
-    # Innermost first, so that what is moved into a new node is resolved by then.
-    found = [node for node in tree.walk() if isinstance(node, (exp.Anonymous, exp.WithinGroup))]
-    return reversed(found)
 
 
 def _made(node: exp.Expr) -> exp.Expr | None:
@@ -249,7 +248,7 @@ def _ordered_aggregate(node: exp.WithinGroup) -> exp.Expr | None:
     return made
 
 
-# --- Velaria's own names -------------------------------------------------------------------------------------------
+# --- Velaria's own names ----------------------------------------------------------------------------------
 
 Arguments = list[exp.Expr]
 Builder = Callable[[Arguments], exp.Expr | None]

@@ -162,8 +162,9 @@ class _Statement:
 
     def __init__(self, source: Source, tokens: Sequence[Token]) -> None:
         tokens = _untold(source.text, tokens)
-        marks = (token for token in tokens if token.token_type in (TokenType.PLACEHOLDER, TokenType.QDCOLON))
-        source.parameters.update({token.start: number for number, token in enumerate(marks, 1)})
+        if "?" in source.text:
+            marks = (token for token in tokens if token.token_type in (TokenType.PLACEHOLDER, TokenType.QDCOLON))
+            source.parameters.update({token.start: number for number, token in enumerate(marks, 1)})
         self._source = source
         self._text = source.text
         self._tokens = tokens

@@ -18,7 +18,7 @@ What sqlglot makes of the window table functions, for the binder (each is the `t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,6 +71,8 @@ _SET_OPERATORS: Final = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 _TAIL_WORDS: Final = frozenset({"ORDER BY", "LIMIT", "OFFSET", "FETCH"})
 _AFTER_CLAUSES: Final = frozenset({"GROUP BY", "HAVING", "QUALIFY", "ORDER BY", "LIMIT", "OFFSET", "FETCH"})
 _WINDOW_FUNCTIONS: Final = frozenset({"TUMBLE", "HOP", "SESSION"})
+_PREPARED_WORDS: Final = ("?", "TABLE", "SESSION", "WINDOW")
+_LACKING_WORDS: Final = ("POSITION", "TABLE", "WINDOW")
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _METRICS: Final = {"cosine": Metric.COSINE, "cosin": Metric.COSINE, "dot": Metric.DOT, "l2": Metric.L2}
 _DEFAULT_TOP_K: Final = 10
@@ -82,9 +84,18 @@ class Source:
 
     text: str
     engine_parses: EngineParses | None
+    upper: str = field(init=False)
+    """The text in capitals: a word that is not in it need not be looked for among the tokens."""
     parameters: dict[int, int] = field(default_factory=dict)
     """The number of each `?` in its statement, by its offset."""
     parts: int = 0
+
+    def __post_init__(self) -> None:
+        self.upper = self.text.upper()
+
+    def mentions(self, words: Iterable[str]) -> bool:
+        """Whether any of these words may stand in the text."""
+        return any(word in self.upper for word in words)
 
     def part_name(self) -> str:
         """A table name for a query that is bound apart; no text can hold it by accident."""
@@ -104,9 +115,12 @@ def read_query(source: Source, tokens: Sequence[Token], *, nested: bool = False)
     """
     text = source.text
     whole = span(tokens[0], tokens[-1])
-    _refuse_changes(text, tokens)
+    if source.mentions((*_CHANGING, "INTO")):
+        _refuse_changes(text, tokens)
     emit, kept = _emit(text, tokens, nested=nested)
-    starts = [at for at in range(len(kept)) if _starts_clause(kept, at)]
+    starts = []
+    if source.mentions(_CLAUSE_WORDS):
+        starts = [at for at in range(len(kept)) if _starts_clause(kept, at)]
     cut = _Cut(text, whole, kept)
     if len(kept) < len(tokens):
         cut.blank(span(tokens[len(kept)], tokens[-1]))
@@ -128,7 +142,7 @@ def read_query(source: Source, tokens: Sequence[Token], *, nested: bool = False)
     assert isinstance(window, WindowBy | None)
     assert isinstance(keyword, KeywordSearch | None)
     assert isinstance(hybrid, HybridSearch | None)
-    tree = _tree(source, cut.tokens(), cut.text(), whole)
+    tree = _tree(source, cut.tokens() if starts else kept, cut.text(), whole)
     return Select(tree, cut.text(), whole, window, keyword, hybrid, emit, parts)
 
 
@@ -557,7 +571,7 @@ def _metric(cursor: Cursor) -> Metric:
 def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> exp.Expr | None:
     """The tree of a query without our clauses; None where only the engine can read it."""
     if source.engine_parses is not None:
-        refused = source.engine_parses(_for_engine(tokens, text, whole))
+        refused = source.engine_parses(_for_engine(tokens, text, whole) if source.mentions(_LACKING_WORDS) else text)
         if refused is not None:
             at = refused.place.offset if refused.place is not None else None
             offset = whole.offset + at if at is not None else None
@@ -573,8 +587,10 @@ def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> ex
     return tree if isinstance(tree, (exp.Query, exp.Values, exp.Pivot)) else None
 
 
-def _prepared(source: Source, tokens: Sequence[Token]) -> list[Token]:
+def _prepared(source: Source, tokens: Sequence[Token]) -> Sequence[Token]:
     """The tokens as sqlglot needs them: parameters numbered, the table functions' own words made plain."""
+    if not source.mentions(_PREPARED_WORDS):
+        return tokens
     made: list[Token] = []
     for at, token in enumerate(tokens):
         here = (token.line, token.col, token.start, token.end)
