@@ -27,29 +27,27 @@ class Extracted:
 
     def rewrite(self, tree: exp.Expr) -> exp.Expr:
         """`tree` over the columns that the calls and keys become. Outermost matches win."""
+        if (found := self._column_for(tree)) is not None:
+            return found
+        made = tree.copy()
+        pending = [made]
+        while pending:
+            node = pending.pop()
+            # In sum(count(*)) OVER (...) the window's own function is no aggregate, its argument is one.
+            own = node.this if isinstance(node, (exp.Window, *_WRAPPERS)) and _in_window(node) else None
+            for child in list(node.iter_expressions()):
+                if child is not own and (found := self._column_for(child)) is not None:
+                    child.replace(found)
+                elif not isinstance(child, exp.Column):
+                    pending.append(child)
+        return made
+
+    def _column_for(self, tree: exp.Expr) -> exp.Expr | None:
+        """The column that stands for a whole key or call, or None."""
         for name, key in self.keys:
             if tree == key:
                 return reference(name)
-        if self.test(tree):
-            return reference(self._name(tree))
-        return self._inside(tree)
-
-    def _inside(self, tree: exp.Expr) -> exp.Expr:
-        """`tree` itself, with what stands inside it rewritten."""
-        if isinstance(tree, exp.Column):
-            return tree.copy()
-        made = tree.copy()
-        for argument, value in list(made.args.items()):
-            if isinstance(value, exp.Expr):
-                # In sum(count(*)) OVER (...) the window's own function is no aggregate, its argument is one.
-                own = argument == "this" and isinstance(tree, (exp.Window, *_WRAPPERS)) and _in_window(tree)
-                made.set(argument, self._inside(value) if own else self.rewrite(value))
-            elif isinstance(value, list):
-                made.set(
-                    argument,
-                    [self.rewrite(item) if isinstance(item, exp.Expr) else item for item in value],
-                )
-        return made
+        return reference(self._name(tree)) if self.test(tree) else None
 
     def _name(self, tree: exp.Expr) -> str:
         for name, known in self.calls:

@@ -59,12 +59,8 @@ class Scope:
         if isinstance(tree, exp.Column):
             return self._column(tree, aliases or {})
         copied = tree.copy()
-        for node in list(copied.walk()):
-            if isinstance(node, exp.Column):
-                node.replace(self._column(node, aliases or {}))
-            else:
-                # Places have done their work, and copying them later costs more than copying the tree.
-                node._meta = None
+        for column in list(copied.find_all(exp.Column)):
+            column.replace(self._column(column, aliases or {}))
         return copied
 
     def _column(self, column: exp.Column, aliases: Mapping[str, exp.Expr]) -> exp.Expr:
@@ -149,6 +145,19 @@ class Scope:
 
     def _place(self, identifier: exp.Identifier) -> Place | None:
         return place_of(identifier, self.text)
+
+
+class _Shared(dict[str, object]):
+    """What a parsed node knows of itself. Copies of the node share it: copying it costs more than the tree."""
+
+    def __deepcopy__(self, memo: object) -> _Shared:
+        return self
+
+
+def share_places(tree: exp.Expr) -> None:
+    """Let the copies of a freshly parsed tree share its places."""
+    for node in tree.walk():
+        node._meta = _Shared(node._meta) if node._meta else None
 
 
 def place_of(tree: exp.Expr, text: str | None) -> Place | None:

@@ -44,7 +44,7 @@ from velaria_core.logical.operators import (
 )
 from velaria_core.logical.operators.opaque import marker
 from velaria_core.logical.query import Named, Sets
-from velaria_core.logical.scope import Entry, Scope, distinct_names, place_of
+from velaria_core.logical.scope import Entry, Scope, distinct_names, place_of, share_places
 from velaria_core.logical.sql.statements import Select
 from velaria_core.logical.sql.time_windows import bind_window_function, is_window_function
 
@@ -98,6 +98,7 @@ class Binder:
         if select.tree is None:
             return self._opaque_text(select.text)
         tree = faithful(select.tree)
+        share_places(tree)
         try:
             return self._query(tree, {}, select)
         except SqlSemanticError as refused:
