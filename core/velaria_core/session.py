@@ -201,15 +201,18 @@ class DataflowSession:
 
         return prepared
 
-    def explain_sql(self, text: str) -> str:
-        """Frontend, logical plan, physical plan and strategy of a SELECT, as text."""
+    def explain_sql(
+        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, analyze: bool = False
+    ) -> str:
+        """Frontend, logical plan, physical plan and strategy of a SELECT, as text; with `analyze` it runs."""
         (statement, *rest) = parse(text, self._engine_parses)
         if isinstance(statement, Explain):
+            analyze = analyze or statement.analyze
             statement = statement.statement
         if rest or not isinstance(statement, Select):
             raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
-        frame = DataFrame(self, self._catalog.bind(statement, text))
-        return f"frontend\n  name={SQL_FRONTEND}\n" + frame.explain()
+        node = self._catalog.bind(with_parameters(statement, parameters, text), text)
+        return f"frontend\n  name={SQL_FRONTEND}\n" + DataFrame(self, node).explain(analyze=analyze)
 
     def _explained(self, statement: Explain, text: str) -> DataFrame:
         if not isinstance(statement.statement, Select):
