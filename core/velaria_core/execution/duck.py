@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from velaria_core.errors import (
     StateError,
     VelariaError,
 )
-from velaria_core.types import arrow_type, literal
+from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
 # must not become tables (duckdb-notes sections 10 and 11).
@@ -42,6 +42,8 @@ _FIXED = {
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
+    # It moves CAST(price AS VARCHAR) into the CSV reader, which then gives the text of the file: 0.50 and not 0.5.
+    "disabled_optimizers": "type_pushdown",
 }
 # Per connection: errors arrive with a position, progress can be asked for and is not printed.
 _PER_CURSOR = (
@@ -197,13 +199,13 @@ class Cursor:
                 relation = self._connection.sql(sql)
                 if relation is None:
                     return pa.table({})
-                return relation.to_arrow_table()
+                return _exported(relation).to_arrow_table()
             return self._connection.execute(sql, parameters).to_arrow_table()
 
     def reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
         """Run a query as a stream of record batches of about `rows` rows; memory stays bounded."""
         with translated(sql=sql):
-            return self._connection.sql(sql).to_arrow_reader(rows)
+            return _exported(self._connection.sql(sql)).to_arrow_reader(rows)
 
     def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The batches of `reader`, with engine errors in our words: late rows may still fail."""
@@ -266,6 +268,19 @@ class Cursor:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _exported(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The relation with columns that Arrow has no type for cast to ones that it has."""
+    kinds = [str(kind) for kind in relation.types]
+    others = [exported_type(kind) for kind in kinds]
+    if others == kinds:
+        return relation
+    columns = (
+        quoted(name) if kind == other else f"CAST({quoted(name)} AS {other}) AS {quoted(name)}"
+        for name, kind, other in zip(relation.columns, kinds, others, strict=True)
+    )
+    return relation.project(", ".join(columns))
 
 
 def statements(sql: str) -> list[tuple[str, str]]:
@@ -384,6 +399,9 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"^(InvalidInput|Invalid Input|Syntax)", InputError, "sql.invalid_input"),
 )
 
+# Modules that know more about some errors than the engine says: each gets the message and may answer with its own.
+EXPLAINERS: list[Callable[[str], VelariaError | None]] = []
+
 _EXCEPTION_PREFIX = re.compile(r"^[A-Za-z ]*Error: ")
 _CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
 _CSV_COLUMN = re.compile(r"Error when converting column \"([^\"]+)\"")
@@ -405,6 +423,10 @@ def translate(error: duckdb.Error, *, what: str | None = None, sql: str | None =
         except json.JSONDecodeError:
             details = {}
     message = details.get("exception_message", body)
+    for explain in EXPLAINERS:
+        if (known := explain(message)) is not None:
+            known.__cause__ = error
+            return known
     searched = f"{type(error).__name__}: {details.get('error_subtype', '')} {message}"
     rule = next((rule for rule in _RULES if re.search(rule.pattern, searched)), None)
     place = _place(message, details, sql, shift)
@@ -412,7 +434,7 @@ def translate(error: duckdb.Error, *, what: str | None = None, sql: str | None =
     if "Did you mean" in message:
         message, _, rest = message.partition("\nDid you mean")
         hint = "did you mean" + rest.split("\n")[0].rstrip()
-    elif candidates := details.get("candidates"):
+    elif rule is not None and rule.code == "sql.unknown_column" and (candidates := details.get("candidates")):
         hint = "there are: " + str(candidates).replace(",", ", ")
     message = _tidy(rule.message if rule and rule.message else message)
     if what:
@@ -448,4 +470,6 @@ def _tidy(message: str) -> str:
             break
         if line.strip():
             kept.append(line.strip())
-    return " ".join(kept).rstrip(".") or message
+    # Advice of the engine that a hint of ours gives better.
+    told = re.split(r" Use TRY\(| In order to select one| You might need to add| Either add it to", " ".join(kept))[0]
+    return told.rstrip(".!") or message
