@@ -338,7 +338,7 @@ class Catalog:
                 column.name,
                 exp.Cast(
                     this=reference(name),
-                    to=exp.DataType.build(resolve_type_name(column.type_text), dialect="duckdb"),
+                    to=exp.DataType.build(resolve_type_name(column.type_text, in_sql=True), dialect="duckdb"),
                 )
                 if column.type_text is not None
                 else reference(name),
@@ -528,7 +528,7 @@ def _declared_type(column: ColumnDef, text: str) -> str:
             hint=f"{column.name} BIGINT",
             place=Place.in_text(text, column.span.offset, column.span.length),
         )
-    return resolve_type_name(column.type_text)
+    return resolve_type_name(column.type_text, in_sql=True)
 
 
 def _text_of(span: Span, text: str) -> str:

@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.execution import batch, lower
+from velaria_core.execution.rows import rows_of
 from velaria_core.logical.explain import tree
 from velaria_core.logical.expr import (
     Column,
@@ -559,21 +560,6 @@ _OPERATORS: dict[str, type[exp.Expr]] = {
     ">": exp.GT,
     ">=": exp.GTE,
 }
-
-
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table as dicts of Python values; whole numbers that the engine widened are ints again."""
-    wide = [
-        name
-        for name, kind in zip(table.schema.names, table.schema.types, strict=True)
-        if pa.types.is_decimal(kind) and kind.scale == 0
-    ]
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for row in rows:
-        for name in wide:
-            if row[name] is not None:
-                row[name] = int(row[name])
-    return rows
 
 
 def _flattened(items: Iterable[Any]) -> list[Any]:

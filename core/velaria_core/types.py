@@ -41,30 +41,36 @@ SIMPLE: tuple[Simple, ...] = (
     Simple("binary", pa.binary(), "BLOB", ("BYTEA", "BINARY", "VARBINARY")),
     Simple("date", pa.date32(), "DATE"),
     Simple("time", pa.time64("us"), "TIME"),
+    Simple("time_ns", pa.time64("ns"), "TIME_NS"),
     Simple("timestamp", pa.timestamp("us"), "TIMESTAMP", ("DATETIME", "TIMESTAMP_US")),
     Simple("timestamp_s", pa.timestamp("s"), "TIMESTAMP_S"),
     Simple("timestamp_ms", pa.timestamp("ms"), "TIMESTAMP_MS"),
     Simple("timestamp_ns", pa.timestamp("ns"), "TIMESTAMP_NS"),
     Simple("timestamp_utc", pa.timestamp("us", UTC), "TIMESTAMP WITH TIME ZONE", ("TIMESTAMPTZ",)),
+    Simple("timestamp_ns_utc", pa.timestamp("ns", UTC), "TIMESTAMPTZ_NS"),
     Simple("interval", pa.month_day_nano_interval(), "INTERVAL"),
-    Simple("null", pa.null(), "NULL"),
+    Simple("null", pa.null(), '"NULL"', ("NULL",)),
 )
 
-# DuckDB types that leave as another Arrow type (duckdb-notes section 8).
+# DuckDB types that Arrow has no like of, and as what they leave. Left alone, the engine would hand out its own
+# bytes for them, a time without its zone, or a negative number for an unsigned one.
+_LEAVES_AS = {
+    "UHUGEINT": "DECIMAL(38,0)",
+    "BIT": "VARCHAR",
+    "BIGNUM": "VARCHAR",
+    "TIME WITH TIME ZONE": "VARCHAR",
+    "VARIANT": "VARCHAR",
+    "GEOMETRY": "VARCHAR",
+}
 _ARROW_OF = {
     **{simple.duckdb: simple.arrow for simple in SIMPLE},
     **{alias: simple.arrow for simple in SIMPLE for alias in simple.sql},
     "HUGEINT": pa.decimal128(38, 0),
-    "UHUGEINT": pa.decimal128(38, 0),
-    "BIT": pa.binary(),
-    "BIGNUM": pa.binary(),
-    "TIME WITH TIME ZONE": pa.time64("us"),
-    "TIME_NS": pa.time64("ns"),
-    "TIMESTAMPTZ_NS": pa.timestamp("ns", UTC),
-    '"NULL"': pa.null(),
 }
+_EXTENSIONS = {"arrow.uuid": "UUID", "arrow.json": "JSON", "arrow.bool8": "BOOLEAN"}
 _DUCKDB_OF = {simple.arrow: simple.duckdb for simple in SIMPLE}
 _NAME_OF = {simple.arrow: simple.name for simple in SIMPLE}
+_BY_VELARIA_NAME = {simple.name: simple.duckdb for simple in SIMPLE}
 _BY_NAME = {simple.name.upper(): simple.duckdb for simple in SIMPLE} | {
     alias: simple.duckdb for simple in SIMPLE for alias in (simple.duckdb, *simple.sql)
 }
@@ -72,7 +78,7 @@ _BY_NAME = {simple.name.upper(): simple.duckdb for simple in SIMPLE} | {
 
 def arrow_type(duckdb_type: str) -> pa.DataType:
     """The Arrow type in which a column of a DuckDB type leaves, e.g. `STRUCT(x INTEGER[])` or `FLOAT[3]`."""
-    text = duckdb_type.strip()
+    text = exported_type(duckdb_type.strip())
     if (simple := _ARROW_OF.get(text)) is not None:
         return simple
     if text.endswith("]"):
@@ -85,23 +91,50 @@ def arrow_type(duckdb_type: str) -> pa.DataType:
         width, scale = arguments
         return pa.decimal128(int(width), int(scale))
     if kind == "STRUCT":
-        return pa.struct([_field(argument) for argument in arguments])
+        return pa.struct([pa.field(name, arrow_type(child)) for name, child in map(_field, arguments)])
     if kind == "MAP":
         return pa.map_(arrow_type(arguments[0]), arrow_type(arguments[1]))
     if kind == "ENUM":
         return pa.dictionary(pa.uint8(), pa.string())
     if kind == "UNION":
-        return pa.sparse_union([_field(argument) for argument in arguments])
+        return pa.sparse_union([pa.field(name, arrow_type(child)) for name, child in map(_field, arguments)])
     raise InternalError("type.unreadable", f"the engine names a type that Velaria does not know: {text}")
 
 
-def _field(text: str) -> pa.Field:
-    """`x INTEGER[]` or `"a b" DOUBLE` as a field."""
+def exported_type(duckdb_type: str) -> str:
+    """The DuckDB type as which a column leaves for Arrow: itself, but for a few types, also inside others."""
+    if (other := _LEAVES_AS.get(duckdb_type)) is not None:
+        return other
+    if not any(name in duckdb_type for name in _LEAVES_AS):
+        return duckdb_type
+    if duckdb_type.endswith("]"):
+        inner, _, size = duckdb_type[:-1].rpartition("[")
+        return f"{exported_type(inner)}[{size}]"
+    kind, _, rest = duckdb_type.partition("(")
+    arguments = _split(rest[:-1])
+    if kind in ("STRUCT", "UNION"):
+        fields = (f"{quoted(name)} {exported_type(child)}" for name, child in map(_field, arguments))
+        return f"{kind}({', '.join(fields)})"
+    if kind == "MAP":
+        return f"MAP({', '.join(exported_type(argument) for argument in arguments)})"
+    return duckdb_type
+
+
+def _field(text: str) -> tuple[str, str]:
+    """Name and type in `x INTEGER[]` or `"a b" DOUBLE`."""
     if text.startswith('"'):
-        end = text.index('" ', 1)
-        return pa.field(text[1:end].replace('""', '"'), arrow_type(text[end + 2 :]))
+        name, end = _unquoted(text)
+        return name, text[end:].strip()
     name, _, kind = text.partition(" ")
-    return pa.field(name, arrow_type(kind))
+    return name, kind
+
+
+def _unquoted(text: str) -> tuple[str, int]:
+    """The name in the quotes that `text` starts with, and where they end."""
+    end = 1
+    while text[end] != '"' or text[end : end + 2] == '""':
+        end += 2 if text[end] == '"' else 1
+    return text[1:end].replace('""', '"'), end + 1
 
 
 def _split(text: str) -> list[str]:
@@ -112,9 +145,9 @@ def _split(text: str) -> list[str]:
             quote = "" if ch == quote else quote
         elif ch in "'\"":
             quote = ch
-        elif ch in "([":
+        elif ch in "([<":
             depth += 1
-        elif ch in ")]":
+        elif ch in ")]>":
             depth -= 1
         elif ch == "," and depth == 0:
             parts.append(text[start:at].strip())
@@ -128,20 +161,32 @@ def duckdb_type(arrow: pa.DataType) -> str:
     Raises:
         InputError[type.unsupported]: DuckDB has no such type (decimal256, float16, dense union).
     """
+    if isinstance(arrow, pa.BaseExtensionType):
+        return _EXTENSIONS.get(arrow.extension_name) or duckdb_type(arrow.storage_type)
     if (simple := _DUCKDB_OF.get(arrow)) is not None:
         return simple
     if pa.types.is_decimal(arrow) and arrow.precision <= 38:
         return f"DECIMAL({arrow.precision},{arrow.scale})"
     if pa.types.is_fixed_size_list(arrow):
         return f"{duckdb_type(arrow.value_type)}[{arrow.list_size}]"
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow) or pa.types.is_list_view(arrow):
+    if any(
+        test(arrow)
+        for test in (
+            pa.types.is_list,
+            pa.types.is_large_list,
+            pa.types.is_list_view,
+            pa.types.is_large_list_view,
+        )
+    ):
         return f"{duckdb_type(arrow.value_type)}[]"
     if pa.types.is_struct(arrow):
         fields = ", ".join(f"{quoted(field.name)} {duckdb_type(field.type)}" for field in arrow)
         return f"STRUCT({fields})"
     if pa.types.is_map(arrow):
         return f"MAP({duckdb_type(arrow.key_type)}, {duckdb_type(arrow.item_type)})"
-    if pa.types.is_dictionary(arrow):
+    if pa.types.is_union(arrow) and arrow.mode == "sparse":
+        return f"UNION({', '.join(f'{quoted(field.name)} {duckdb_type(field.type)}' for field in arrow)})"
+    if pa.types.is_dictionary(arrow) or pa.types.is_run_end_encoded(arrow):
         return duckdb_type(arrow.value_type)
     if pa.types.is_timestamp(arrow):
         return "TIMESTAMPTZ_NS" if arrow.unit == "ns" else "TIMESTAMP WITH TIME ZONE"
@@ -174,12 +219,11 @@ def type_name(arrow: pa.DataType) -> str:
         return f"{type_name(arrow.value_type)}[{arrow.list_size}]"
     if pa.types.is_list(arrow):
         return f"list<{type_name(arrow.value_type)}>"
-    if pa.types.is_struct(arrow):
-        return "struct<" + ", ".join(f"{field.name}: {type_name(field.type)}" for field in arrow) + ">"
+    if pa.types.is_struct(arrow) or pa.types.is_union(arrow):
+        fields = (f"{_plain_or_quoted(field.name)}: {type_name(field.type)}" for field in arrow)
+        return f"{'struct' if pa.types.is_struct(arrow) else 'union'}<{', '.join(fields)}>"
     if pa.types.is_map(arrow):
         return f"map<{type_name(arrow.key_type)}, {type_name(arrow.item_type)}>"
-    if pa.types.is_timestamp(arrow) and arrow.tz is not None:
-        return "timestamp_utc" if arrow.unit == "us" else f"timestamp_{arrow.unit}_utc"
     try:
         known = arrow_type(duckdb_type(arrow))
     except InputError:
@@ -188,26 +232,62 @@ def type_name(arrow: pa.DataType) -> str:
     return str(arrow) if known == arrow else type_name(known)
 
 
-def resolve_type_name(name: str) -> str:
-    """DuckDB's text for a type that a user wrote: a Velaria name (`int64`), or any SQL spelling.
+def _plain_or_quoted(name: str) -> str:
+    return name if name.isidentifier() else quoted(name)
 
+
+def resolve_type_name(name: str, *, in_sql: bool = False) -> str:
+    """DuckDB's text for a type that a user wrote: a Velaria name as `type_name` gives it, or any SQL spelling.
+
+    Args:
+        in_sql: the name stands in a SQL text. It matters for `int8` alone, which in SQL is 8 bytes long.
     Raises:
         InputError[type.unknown]: nobody knows the name.
     """
-    if (simple := _BY_NAME.get(name.strip().upper())) is not None:
+    text = name.strip()
+    if not in_sql and (velaria := _BY_VELARIA_NAME.get(text)) is not None:
+        return velaria
+    if (simple := _BY_NAME.get(text.upper())) is not None:
         return simple
+    head, bracket, inside = text.partition("<")
+    if bracket and text.endswith(">") and head.strip().lower() in _NESTED:
+        return _nested(head.strip().lower(), _split(inside[:-1]), name, in_sql)
+    if text.endswith("]"):
+        inner, _, size = text[:-1].rpartition("[")
+        if not size.strip() or size.strip().isdigit():
+            return f"{resolve_type_name(inner, in_sql=in_sql)}[{size.strip()}]"
     from sqlglot import exp
     from sqlglot.errors import SqlglotError
 
     try:
-        return exp.DataType.build(name, dialect="duckdb").sql("duckdb")
+        return exp.DataType.build(text, dialect="duckdb").sql("duckdb")
     except SqlglotError as error:
-        raise InputError(
-            "type.unknown",
-            f'no type "{name}"',
-            hint=did_you_mean(name, [simple.name for simple in SIMPLE], "types"),
-            cause=error,
-        ) from error
+        raise _unknown(name) from error
+
+
+_NESTED = ("list", "struct", "union", "map")
+
+
+def _nested(kind: str, arguments: list[str], whole: str, in_sql: bool) -> str:
+    """`list<int64>`, `struct<a: int64, "b c": string>`, `union<...>` and `map<string, int64>`."""
+    if kind in ("struct", "union"):
+        fields = []
+        for argument in arguments:
+            field, end = _unquoted(argument) if argument.startswith('"') else (argument.partition(":")[0].strip(), None)
+            _, colon, child = argument[end:].partition(":")
+            if not colon:
+                raise _unknown(whole)
+            fields.append(f"{quoted(field)} {resolve_type_name(child, in_sql=in_sql)}")
+        return f"{kind.upper()}({', '.join(fields)})"
+    children = [resolve_type_name(argument, in_sql=in_sql) for argument in arguments]
+    if len(children) != (2 if kind == "map" else 1):
+        raise _unknown(whole)
+    return f"MAP({children[0]}, {children[1]})" if kind == "map" else f"{children[0]}[]"
+
+
+def _unknown(name: str) -> InputError:
+    hint = did_you_mean(name, [simple.name for simple in SIMPLE], "types")
+    return InputError("type.unknown", f'no type "{name}"', hint=hint)
 
 
 def quoted(identifier: str) -> str:

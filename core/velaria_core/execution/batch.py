@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.lower import Lowered, lower
 from velaria_core.execution.progress_bar import progress_bar
 from velaria_core.logical.node import Node
-from velaria_core.types import literal
+from velaria_core.types import duckdb_type, literal, quoted
 
 READER_ROWS = 65_536
+ARROW_SCHEMA = "'ARROW:schema'"
 
 
 @contextmanager
@@ -84,13 +86,38 @@ def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: M
     if not target.parent.exists():
         raise InputError("file.not_found", f"there is no folder {target.parent}", hint="create it first")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    settings = ", ".join(f"{key} {value}" for key, value in options.items())
     try:
         with running(engine, root) as (cursor, lowered):
-            rows = cursor.execute(f"COPY ({lowered.sql}) TO {literal(str(partial))} ({settings})")
+            sql, settings = lowered.sql, dict(options)
+            if settings.get("FORMAT") == "parquet":
+                sql, more = _for_parquet(sql, cursor.schema(sql))
+                settings |= more
+            given = ", ".join(f"{key} {value}" for key, value in settings.items())
+            rows = cursor.execute(f"COPY ({sql}) TO {literal(str(partial))} ({given})")
         os.replace(partial, target)
     except OSError as error:
         raise ExternalError("file.io", f"writing {target}: {error.strerror}", cause=error) from error
     finally:
         partial.unlink(missing_ok=True)
     return rows
+
+
+def _for_parquet(sql: str, schema: pa.Schema) -> tuple[str, dict[str, str]]:
+    """A query whose rows keep their types in Parquet, and the options that help.
+
+    The engine would write a sum of int64 as double, and a vector as a list of any length; the first is cast, the
+    second is told by the schema that Arrow's own writers add.
+    """
+    wide = [field for field in schema if _holds(field.type, lambda kind: kind == pa.decimal128(38, 0))]
+    if wide:
+        casts = (f"CAST({quoted(field.name)} AS {duckdb_type(field.type)}) AS {quoted(field.name)}" for field in wide)
+        sql = f"SELECT * REPLACE ({', '.join(casts)}) FROM ({sql}) AS t1"
+    if not any(_holds(field.type, pa.types.is_fixed_size_list) for field in schema):
+        return sql, {}
+    message = base64.b64encode(schema.serialize().to_pybytes()).decode()
+    return sql, {"KV_METADATA": f"{{{ARROW_SCHEMA}: {literal(message)}}}"}
+
+
+def _holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type, or one inside it, passes a test."""
+    return test(kind) or any(_holds(kind.field(at).type, test) for at in range(kind.num_fields))
