@@ -109,7 +109,9 @@ BATCH_EXPLAIN = BatchExplain(
                 state="none",
                 cost="rows changed",
             ),
-        )
+        ),
+        engine_plan="HASH_GROUP_BY Groups=#0 Aggregates=count_star()\n└─ READ_CSV Projections=城市",
+        time_ms=1.5,
     ),
     strategy=BatchStrategy(
         selected_impl="hash",
@@ -130,6 +132,7 @@ BATCH_EXPLAIN = BatchExplain(
         columnar_reason="rows were asked for",
         columnar_input_row_count=5_000_000_000,
         columnar_affected_columns=("n",),
+        threads=4,
     ),
 )
 
@@ -316,6 +319,7 @@ BATCH_STRATEGY = [
     "rejected_candidates",
     *COLUMNAR,
 ]
+BATCH_STRATEGY_ADDED = ["threads"]
 STREAM_PHYSICAL = [
     "writes_to_sink",
     "sink",
@@ -478,9 +482,9 @@ def test_names_of_batch_explain_c20_c21() -> None:
     assert list(shown) == BATCH_SECTIONS
     assert list(shown["frontend"]) == FRONTEND
     assert list(shown["logical"]) == ["seed_columns", "steps"]
-    assert list(shown["physical"]) == ["nodes"]
+    assert list(shown["physical"]) == ["nodes", "engine_plan", "time_ms"]
     assert {"kind", "barrier", "reason"} <= set(shown["physical"]["nodes"][0])
-    assert list(shown["strategy"]) == BATCH_STRATEGY
+    assert list(shown["strategy"]) == [*BATCH_STRATEGY, *BATCH_STRATEGY_ADDED]
 
 
 def test_names_of_stream_explain_c22_c23_c24() -> None:
@@ -826,6 +830,12 @@ def test_unknown_text_of_a_closed_set_is_refused() -> None:
 def test_missing_part_is_refused() -> None:
     with pytest.raises(InputError, match=r"BatchExplain\.strategy is missing"):
         BatchExplain.from_json(changed(BATCH_EXPLAIN, strategy=None))
+
+
+def test_a_frame_has_no_frontend() -> None:
+    frame = dataclasses.replace(BATCH_EXPLAIN, frontend=None)
+    assert frame.to_dict()["frontend"] is None
+    assert BatchExplain.from_bytes(frame.to_bytes()) == frame
 
 
 def test_newer_version_is_refused_before_its_unknown_fields() -> None:

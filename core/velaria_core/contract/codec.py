@@ -189,6 +189,8 @@ class PlanNode(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPhysicalPlan(Message):
     nodes: tuple[PlanNode, ...]
+    engine_plan: str = ""
+    time_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +218,7 @@ class Columnar(Message):
     columnar_operator: str
     columnar_fallback_type: ColumnarFallback
     columnar_reason: str
-    columnar_input_row_count: int
+    columnar_input_row_count: int | None
     columnar_affected_columns: tuple[str, ...]
 
 
@@ -235,6 +237,7 @@ class BatchStrategy(Columnar):
     low_cardinality: bool
     reason: str
     rejected_candidates: tuple[RejectedCandidate, ...]
+    threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +279,7 @@ class StreamStrategy(Columnar):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchExplain(Message):
-    frontend: Frontend
+    frontend: Frontend | None
     logical: LogicalPlan
     physical: BatchPhysicalPlan
     strategy: BatchStrategy

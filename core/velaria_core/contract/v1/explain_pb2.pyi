@@ -88,10 +88,14 @@ class PlanNode(_message.Message):
     def __init__(self, id: _Optional[int] = ..., operator: _Optional[str] = ..., label: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., kind: _Optional[str] = ..., barrier: _Optional[bool] = ..., reason: _Optional[str] = ..., shape: _Optional[str] = ..., state: _Optional[str] = ..., cost: _Optional[str] = ..., estimated_rows: _Optional[int] = ..., rows: _Optional[int] = ..., time_ms: _Optional[float] = ..., state_rows: _Optional[int] = ..., state_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BatchPhysicalPlan(_message.Message):
-    __slots__ = ("nodes",)
+    __slots__ = ("nodes", "engine_plan", "time_ms")
     NODES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_PLAN_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[PlanNode]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[PlanNode, _Mapping]]] = ...) -> None: ...
+    engine_plan: str
+    time_ms: float
+    def __init__(self, nodes: _Optional[_Iterable[_Union[PlanNode, _Mapping]]] = ..., engine_plan: _Optional[str] = ..., time_ms: _Optional[float] = ...) -> None: ...
 
 class StreamPhysicalPlan(_message.Message):
     __slots__ = ("writes_to_sink", "sink", "has_window", "has_stateful_ops", "partition_local_prefix_nodes", "actor_eligible", "actor_eligibility_reason", "nodes")
@@ -122,7 +126,7 @@ class RejectedCandidate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class BatchStrategy(_message.Message):
-    __slots__ = ("selected_impl", "simd_backend", "compiled_backends", "partial_layout", "runtime_shape", "key_count", "ordered_input", "partition_local", "fixed_width_keys", "packable_keys", "low_cardinality", "reason", "rejected_candidates", "columnar_operator", "columnar_fallback_type", "columnar_reason", "columnar_input_row_count", "columnar_affected_columns")
+    __slots__ = ("selected_impl", "simd_backend", "compiled_backends", "partial_layout", "runtime_shape", "key_count", "ordered_input", "partition_local", "fixed_width_keys", "packable_keys", "low_cardinality", "reason", "rejected_candidates", "columnar_operator", "columnar_fallback_type", "columnar_reason", "columnar_input_row_count", "columnar_affected_columns", "threads")
     SELECTED_IMPL_FIELD_NUMBER: _ClassVar[int]
     SIMD_BACKEND_FIELD_NUMBER: _ClassVar[int]
     COMPILED_BACKENDS_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +145,7 @@ class BatchStrategy(_message.Message):
     COLUMNAR_REASON_FIELD_NUMBER: _ClassVar[int]
     COLUMNAR_INPUT_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     COLUMNAR_AFFECTED_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
     selected_impl: str
     simd_backend: str
     compiled_backends: _containers.RepeatedScalarFieldContainer[str]
@@ -159,7 +164,8 @@ class BatchStrategy(_message.Message):
     columnar_reason: str
     columnar_input_row_count: int
     columnar_affected_columns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, selected_impl: _Optional[str] = ..., simd_backend: _Optional[str] = ..., compiled_backends: _Optional[_Iterable[str]] = ..., partial_layout: _Optional[str] = ..., runtime_shape: _Optional[str] = ..., key_count: _Optional[int] = ..., ordered_input: _Optional[bool] = ..., partition_local: _Optional[bool] = ..., fixed_width_keys: _Optional[bool] = ..., packable_keys: _Optional[bool] = ..., low_cardinality: _Optional[bool] = ..., reason: _Optional[str] = ..., rejected_candidates: _Optional[_Iterable[_Union[RejectedCandidate, _Mapping]]] = ..., columnar_operator: _Optional[str] = ..., columnar_fallback_type: _Optional[str] = ..., columnar_reason: _Optional[str] = ..., columnar_input_row_count: _Optional[int] = ..., columnar_affected_columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    threads: int
+    def __init__(self, selected_impl: _Optional[str] = ..., simd_backend: _Optional[str] = ..., compiled_backends: _Optional[_Iterable[str]] = ..., partial_layout: _Optional[str] = ..., runtime_shape: _Optional[str] = ..., key_count: _Optional[int] = ..., ordered_input: _Optional[bool] = ..., partition_local: _Optional[bool] = ..., fixed_width_keys: _Optional[bool] = ..., packable_keys: _Optional[bool] = ..., low_cardinality: _Optional[bool] = ..., reason: _Optional[str] = ..., rejected_candidates: _Optional[_Iterable[_Union[RejectedCandidate, _Mapping]]] = ..., columnar_operator: _Optional[str] = ..., columnar_fallback_type: _Optional[str] = ..., columnar_reason: _Optional[str] = ..., columnar_input_row_count: _Optional[int] = ..., columnar_affected_columns: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class DeliveryGuarantee(_message.Message):
     __slots__ = ("asked", "held", "why")
