@@ -627,9 +627,7 @@ def test_every_key_is_there_from_the_start() -> None:
     free = dataclasses.replace(HYBRID_EXPLAIN, score_threshold=None)
     assert free.to_dict()["score_threshold"] is None
     zero = dataclasses.replace(HYBRID_EXPLAIN, score_threshold=0.0)
-    assert (
-        HybridExplain.from_json(free.to_json()) == free != zero == HybridExplain.from_bytes(zero.to_bytes())
-    )
+    assert HybridExplain.from_json(free.to_json()) == free != zero == HybridExplain.from_bytes(zero.to_bytes())
 
 
 def test_absent_zero_and_empty_parts_stay_apart() -> None:
@@ -669,17 +667,13 @@ def test_a_value_that_does_not_fit_is_named(field: str, value: Any) -> None:
 
 def test_a_long_plan_has_no_depth() -> None:
     """protobuf stops reading at 100 levels, and plans do not."""
-    chain = tuple(
-        dataclasses.replace(BATCH_EXPLAIN.physical.nodes[1], id=i, inputs=(i + 1,)) for i in range(1000)
-    )
+    chain = tuple(dataclasses.replace(BATCH_EXPLAIN.physical.nodes[1], id=i, inputs=(i + 1,)) for i in range(1000))
     plan = BatchPhysicalPlan(nodes=chain)
     assert BatchPhysicalPlan.from_bytes(plan.to_bytes()) == plan
     assert BatchPhysicalPlan.from_json(plan.to_json()) == plan
 
 
-MESSAGE_KINDS = sorted(
-    {type(part) for message in MESSAGES for part in parts(message)}, key=lambda k: k.__name__
-)
+MESSAGE_KINDS = sorted({type(part) for message in MESSAGES for part in parts(message)}, key=lambda k: k.__name__)
 each_kind = pytest.mark.parametrize("kind", MESSAGE_KINDS, ids=lambda kind: kind.__name__)
 
 
@@ -750,9 +744,7 @@ any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from([*PROGRESS_NAMES, *CHECKPOINT_ADDED, *BATCH_SECTIONS]), inner, max_size=4
-        )
+        | st.dictionaries(st.sampled_from([*PROGRESS_NAMES, *CHECKPOINT_ADDED, *BATCH_SECTIONS]), inner, max_size=4)
     ),
     max_leaves=6,
 )
@@ -923,9 +915,7 @@ def test_any_truncation_of_a_checkpoint_is_seen() -> None:
 
 def test_public_names_resolve() -> None:
     for name in contract.__all__:
-        assert getattr(contract, name) is getattr(
-            sys.modules[f"velaria_core.contract.{contract._HOME[name]}"], name
-        )
+        assert getattr(contract, name) is getattr(sys.modules[f"velaria_core.contract.{contract._HOME[name]}"], name)
     assert dir(contract) == contract.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         contract.Nothing  # noqa: B018
@@ -933,11 +923,7 @@ def test_public_names_resolve() -> None:
 
 def test_every_message_and_closed_set_is_public() -> None:
     assert {kind.__name__ for kind in MESSAGE_KINDS} <= set(contract.__all__)
-    sets = {
-        name
-        for name, kind in vars(modes).items()
-        if isinstance(kind, type) and kind.__module__ == modes.__name__
-    }
+    sets = {name for name, kind in vars(modes).items() if isinstance(kind, type) and kind.__module__ == modes.__name__}
     assert sets <= set(contract.__all__)
 
 

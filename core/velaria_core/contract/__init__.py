@@ -67,9 +67,7 @@ _MODES = (
     "Trigger",
     "TriggerKind",
 )
-_HOME = {
-    name: module for module, names in (("abi", _ABI), ("codec", _CODEC), ("modes", _MODES)) for name in names
-}
+_HOME = {name: module for module, names in (("abi", _ABI), ("codec", _CODEC), ("modes", _MODES)) for name in names}
 
 __all__ = sorted(_HOME)
 

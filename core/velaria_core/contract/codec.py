@@ -118,9 +118,7 @@ class Message:
         if _has_unknown(message):
             raise cls._damaged("it has fields that this Velaria does not know")
         if cls._version is not None and message.checksum != _checksum(message):  # type: ignore[attr-defined]
-            raise cls._refuse(
-                "checksum", "its content does not fit its checksum", "it was changed or damaged"
-            )
+            raise cls._refuse("checksum", "its content does not fit its checksum", "it was changed or damaged")
         value: Self = _read(cls, message, cls)
         return value
 
@@ -482,10 +480,7 @@ def _read(kind: Any, message: "Proto", whole: type[Message]) -> Any:
 def _converters(kind: Any) -> dict[str, tuple[bool, Convert]]:
     """Field name -> whether it may be absent, and the way from protobuf's value to the dataclass's."""
     hints = get_type_hints(kind)
-    return {
-        item.name: (NoneType in get_args(hints[item.name]), _converter(hints[item.name]))
-        for item in fields(kind)
-    }
+    return {item.name: (NoneType in get_args(hints[item.name]), _converter(hints[item.name])) for item in fields(kind)}
 
 
 def _converter(hint: Any) -> Convert:
@@ -541,9 +536,7 @@ def _checksum(message: "Proto") -> str:
     """The checksum as checkpoint.proto defines it; protobuf's own bytes are not canonical."""
     from google.protobuf import json_format
 
-    values = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, unquote_int64_if_possible=True
-    )
+    values = json_format.MessageToDict(message, preserving_proto_field_name=True, unquote_int64_if_possible=True)
     values.pop("checksum", None)
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "sha256:" + sha256(text.encode()).hexdigest()
