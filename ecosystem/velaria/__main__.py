@@ -1,0 +1,7 @@
+"""`python -m velaria` is the command line."""
+
+import sys
+
+from velaria.cli import main
+
+sys.exit(main())

@@ -1,0 +1,20 @@
+"""The command line `velaria`. What it needs is imported where it is needed: most of a short command is its imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (`program.EXITS`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        # Before click, which takes longer to load than the answer.
+        from velaria.cli.version import version_line
+
+        print(version_line())
+        return 0
+    from velaria.cli.program import run
+
+    return run(arguments)

@@ -1,0 +1,56 @@
+"""`velaria explain`: how a SELECT would run."""
+
+from __future__ import annotations
+
+import click
+
+from velaria.cli.commands.sql import (
+    NAMED_PARAMETERS,
+    POSITIONAL_PARAMETERS,
+    STATEMENT_AND_FILES,
+    STATEMENT_FILE,
+    StatementCommand,
+    split_arguments,
+)
+from velaria.cli.destination import destination
+from velaria.cli.foreground import run_in_foreground
+from velaria.cli.inputs import create_views, named_inputs, parameters, readable, statement_text
+from velaria.cli.options import Engine, engine_options, reporting_options
+
+
+@click.command("explain", cls=StatementCommand)
+@STATEMENT_AND_FILES
+@STATEMENT_FILE
+@NAMED_PARAMETERS
+@POSITIONAL_PARAMETERS
+@click.option("--analyze", is_flag=True, help="Run it, and show the times and rows of each step.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write here instead of stdout.")
+@engine_options
+@reporting_options
+def command(
+    arguments: tuple[str, ...],
+    statement_file: str | None,
+    named: tuple[str, ...],
+    positional: tuple[str, ...],
+    analyze: bool,
+    output: str | None,
+    engine: Engine,
+) -> None:
+    """Show the logical plan, the physical plan and the strategy of a SELECT, as text. FILEs as in `velaria sql`.
+
+    \b
+    velaria explain "SELECT origin, count(*) FROM flights GROUP BY origin" flights.csv
+    velaria explain --analyze -f report.sql flights.csv
+    """
+    statement, files = split_arguments(arguments, statement_file)
+    values = parameters(named, positional)
+    text = statement_text(statement, statement_file)
+    with readable(named_inputs(files)) as inputs, engine.open() as session:
+
+        def work() -> None:
+            create_views(session, inputs)
+            explained = session.explain_sql(text, values, analyze=analyze)
+            with destination(output) as out:
+                out.write((explained + "\n").encode())
+
+        run_in_foreground(session, work)
