@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import cached_property
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from sqlglot import exp
@@ -21,9 +22,11 @@ from velaria_core.logical.query import Named, Query
 
 
 class Node(ABC):
-    """An operator and its inputs."""
+    """An operator and its inputs. Every one is a dataclass."""
 
-    @property
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @cached_property
     def inputs(self) -> tuple[Node, ...]:
         """The nodes whose rows this one takes, in the order of `batch`'s arguments."""
         return tuple(value for field in fields(self) if isinstance(value := getattr(self, field.name), Node))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
 from sqlglot import exp
 
@@ -47,6 +48,8 @@ class Query:
 
     Invariant: the items' aliases are t1, t2, ... in their order, so that two queries can be put together by
     renaming the right one's alone.
+    Invariant: a tree in a query is never changed, since queries share them; plain columns above all, of which
+    wide tables have many and a query uses few.
     """
 
     items: tuple[Item, ...]
@@ -70,7 +73,7 @@ class Query:
     @staticmethod
     def table(sql: str, columns: Iterable[str]) -> Query:
         """All columns of what may stand in FROM: a table name, a call, a query in parentheses."""
-        return Query((Item(sql),), tuple((name, _column(name)) for name in columns))
+        return Query((Item(sql),), tuple((name, _column(name, 0)) for name in columns))
 
     @staticmethod
     def text(sql: str, columns: Iterable[str]) -> Query:
@@ -83,7 +86,7 @@ class Query:
         """Rows for which `predicate` (over the output columns) is true."""
         if self.stage > Stage.WHERE or not self._plain(columns_of(predicate)):
             return self.wrapped().filtered(predicate)
-        bound = replaced(predicate, dict(self.columns))
+        bound = _bound(predicate, dict(self.columns))
         return replace(self, stage=Stage.WHERE, where=(*self.where, bound))
 
     def projected(self, columns: Sequence[Named], *, windowed: bool = False) -> Query:
@@ -96,7 +99,7 @@ class Query:
         if not folds or (windowed and self.stage > Stage.GROUP):
             return self.wrapped().projected(columns, windowed=windowed)
         by_name = dict(self.columns)
-        made = tuple((name, replaced(tree, by_name)) for name, tree in columns)
+        made = tuple((name, _bound(tree, by_name)) for name, tree in columns)
         return replace(self, columns=made, stage=max(self.stage, Stage.COMPUTED) if windowed else self.stage)
 
     def aggregated(self, keys: Sequence[Named], metrics: Sequence[Named], sets: Sets | None = None) -> Query:
@@ -110,7 +113,7 @@ class Query:
         if not folds:
             return self.wrapped().aggregated(keys, metrics, sets)
         by_name = dict(self.columns)
-        made = tuple((name, replaced(tree, by_name)) for name, tree in (*keys, *metrics))
+        made = tuple((name, _bound(tree, by_name)) for name, tree in (*keys, *metrics))
         group = tuple(tree for _, tree in made[: len(keys)])
         single = not group and sets is None
         return replace(self, columns=made, stage=Stage.GROUP, group=group, sets=sets, single=single)
@@ -146,11 +149,11 @@ class Query:
         left = self if self._joinable(keep_where=inner) else self.wrapped()
         if len(right.items) != 1 or not right._joinable(keep_where=inner):
             right = right.wrapped()
-        alias = _alias(len(left.items))
-        moved = tuple((name, _realiased(tree, alias)) for name, tree in right.columns)
+        at = len(left.items)
+        moved = tuple((name, _moved(tree, at)) for name, tree in right.columns)
         columns = left.columns if left_only else (*left.columns, *moved)
-        bound = replaced(on, dict((*left.columns, *moved))) if on is not None else None
-        where = (*left.where, *(_realiased(tree, alias) for tree in right.where))
+        bound = _bound(on, dict((*left.columns, *moved))) if on is not None else None
+        where = (*left.where, *(_moved(tree, at) for tree in right.where))
         item = Item(right.items[0].sql, kind, bound)
         return Query((*left.items, item), columns, Stage.WHERE if where else Stage.FROM, where)
 
@@ -192,14 +195,14 @@ class Query:
     def _select_list(self, dialect: str) -> str:
         shown = []
         for name, tree in self.columns:
-            text = to_sql(tree, dialect)
+            text = _text(tree, dialect)
             plain = isinstance(tree, exp.Column) and tree.name == name
             shown.append(text if plain else f"{text} AS {quoted(name)}")
         return ", ".join(shown)
 
     def _group_by(self, dialect: str) -> str:
         # A bare number would be a position in the select list, which later verbs may change.
-        keys = [f"{to_sql(tree, dialect)} + 0" if _is_number(tree) else to_sql(tree, dialect) for tree in self.group]
+        keys = [_text(tree, dialect) + (" + 0" if _is_number(tree) else "") for tree in self.group]
         if self.sets is None:
             return ", ".join(keys)
         return f"GROUPING SETS ({', '.join('(' + ', '.join(keys[at] for at in one) + ')' for one in self.sets)})"
@@ -225,10 +228,11 @@ class Query:
         return self.whole is None and bool(self.items) and self.stage <= allowed and self._plain()
 
 
-def _column(name: str) -> exp.Column:
-    """A column of a query's first item."""
+@lru_cache(8192)
+def _column(name: str, at: int) -> exp.Column:
+    """A column of the FROM item at a position; the same tree each time."""
     tree = reference(name)
-    tree.set("table", exp.Identifier(this=_alias(0), quoted=False))
+    tree.set("table", exp.Identifier(this=_alias(at), quoted=False))
     return tree
 
 
@@ -241,11 +245,18 @@ def _reads(tree: exp.Expr) -> list[str]:
     return [column.name for column in tree.find_all(exp.Column)]
 
 
-def _realiased(tree: exp.Expr, alias: str) -> exp.Expr:
-    """A copy of an expression over a single FROM item, under that item's new alias."""
+def _bound(tree: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
+    """`tree` with each column reference replaced by its expression in `columns`, which is shared where it is all."""
+    return columns[tree.name] if isinstance(tree, exp.Column) else replaced(tree, columns)
+
+
+def _moved(tree: exp.Expr, at: int) -> exp.Expr:
+    """An expression over the only FROM item of a query, for that item at another position."""
+    if isinstance(tree, exp.Column):
+        return _column(tree.name, at)
     copied = tree.copy()
-    for column in copied.find_all(exp.Column):
-        column.set("table", exp.Identifier(this=alias, quoted=False))
+    for column in list(copied.find_all(exp.Column)):
+        column.replace(_column(column.name, at).copy())
     return copied
 
 
@@ -269,3 +280,15 @@ def _is_number(tree: exp.Expr) -> bool:
 def _operand(tree: exp.Expr, dialect: str) -> str:
     text = to_sql(tree, dialect)
     return f"({text})" if isinstance(tree, exp.Or) else text
+
+
+def _text(tree: exp.Expr, dialect: str) -> str:
+    """SQL text of a tree; that of a plain column is kept."""
+    return _column_text(tree.name, tree.table, dialect) if isinstance(tree, exp.Column) else to_sql(tree, dialect)
+
+
+@lru_cache(8192)
+def _column_text(name: str, alias: str, dialect: str) -> str:
+    tree = reference(name)
+    tree.set("table", exp.Identifier(this=alias, quoted=False))
+    return to_sql(tree, dialect)

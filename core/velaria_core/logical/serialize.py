@@ -83,7 +83,7 @@ def _document(root: Node, relation: Callable[[Relation], dict[str, Any]]) -> dic
 
     def write(node: Node) -> int:
         if id(node) not in numbers:
-            content = {field.name: dump(getattr(node, field.name)) for field in fields(node)}  # type: ignore[arg-type]
+            content = {field.name: dump(getattr(node, field.name)) for field in fields(node)}
             nodes.append({"operator": type(node).__name__, "fields": content})
             numbers[id(node)] = len(nodes) - 1
         return numbers[id(node)]
