@@ -6,6 +6,7 @@ border. int64 stays exact, text is Unicode, a fixed vector is `float32[n]` (Arro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -230,6 +231,11 @@ def type_name(arrow: pa.DataType) -> str:
         return str(arrow)
     # Another way to store what the engine has one type for: a dictionary of texts is a string.
     return str(arrow) if known == arrow else type_name(known)
+
+
+def holds(arrow: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type, or one inside it, passes a test."""
+    return test(arrow) or any(holds(arrow.field(at).type, test) for at in range(arrow.num_fields))
 
 
 def _plain_or_quoted(name: str) -> str:

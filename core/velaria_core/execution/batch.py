@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.lower import Lowered, lower
 from velaria_core.execution.progress_bar import progress_bar
 from velaria_core.logical.node import Node
-from velaria_core.types import duckdb_type, literal, quoted
+from velaria_core.types import duckdb_type, holds, literal, quoted
 
 READER_ROWS = 65_536
 ARROW_SCHEMA = "'ARROW:schema'"
@@ -108,16 +108,11 @@ def _for_parquet(sql: str, schema: pa.Schema) -> tuple[str, dict[str, str]]:
     The engine would write a sum of int64 as double, and a vector as a list of any length; the first is cast, the
     second is told by the schema that Arrow's own writers add.
     """
-    wide = [field for field in schema if _holds(field.type, lambda kind: kind == pa.decimal128(38, 0))]
+    wide = [field for field in schema if holds(field.type, lambda kind: kind == pa.decimal128(38, 0))]
     if wide:
         casts = (f"CAST({quoted(field.name)} AS {duckdb_type(field.type)}) AS {quoted(field.name)}" for field in wide)
         sql = f"SELECT * REPLACE ({', '.join(casts)}) FROM ({sql}) AS t1"
-    if not any(_holds(field.type, pa.types.is_fixed_size_list) for field in schema):
+    if not any(holds(field.type, pa.types.is_fixed_size_list) for field in schema):
         return sql, {}
     message = base64.b64encode(schema.serialize().to_pybytes()).decode()
     return sql, {"KV_METADATA": f"{{{ARROW_SCHEMA}: {literal(message)}}}"}
-
-
-def _holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
-    """Whether a type, or one inside it, passes a test."""
-    return test(kind) or any(_holds(kind.field(at).type, test) for at in range(kind.num_fields))

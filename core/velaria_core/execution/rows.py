@@ -80,7 +80,7 @@ def _or_none(convert: _Converter) -> _Converter:
 def _moment(scalar: pa.Scalar) -> Any:
     """A date or datetime, or a numpy.datetime64 where none is exact."""
     kind, value = scalar.type, scalar.value
-    unit = "D" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
+    unit: Any = "D" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
     if unit == "ns":
         if value % 1000:
             return np.datetime64(value, "ns")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from velaria_core.errors import DataError, Place
+import base64
+
+import pyarrow as pa
+
+from velaria_core.errors import DataError, InputError, Place
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.files import scan
 from velaria_core.execution.files.options import ParquetOptions
 from velaria_core.execution.files.paths import File, engine_list
+from velaria_core.types import duckdb_type, holds, quoted
 
 MAGIC = b"PAR1"
 
@@ -27,7 +32,38 @@ def plan(engine: Engine, files: tuple[File, ...], options: ParquetOptions) -> sc
         call += f", hive_partitioning={str(options.hive_partitioning).lower()}"
     if len(files) > 1 and not options.union_by_name:
         same_schema(engine, files)
-    return scan.Plan("parquet", files, call + ")")
+    return scan.Plan("parquet", files, _with_vectors(engine, files, call + ")"))
+
+
+def _with_vectors(engine: Engine, files: tuple[File, ...], call: str) -> str:
+    """`call`, its columns of vectors cast to their fixed length, which Parquet has no type for and Arrow's writers note
+    in the file. 1 ms, and 0.1 ms more a file; filters and projections still reach the file.
+
+    Files that note different lengths are left as lists of any length.
+    """
+    noted = f"SELECT value FROM parquet_kv_metadata({engine_list([file.path for file in files])}) WHERE key = {_NOTE}"
+    with engine.cursor() as cursor:
+        notes = [bytes(value) for (value,) in cursor.rows(noted)]
+    vectors = {tuple(sorted(_vectors(note).items())) for note in notes}
+    if len(notes) < len(files) or len(vectors) != 1 or not (casts := vectors.pop()):
+        return call
+    replaced = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in casts)
+    return f"(SELECT * REPLACE ({replaced}) FROM {call})"
+
+
+_NOTE = "'ARROW:schema'"
+
+
+def _vectors(note: bytes) -> dict[str, str]:
+    """The columns that hold vectors, and their engine types, from an Arrow schema as a file keeps it."""
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note)))
+        return {
+            field.name: duckdb_type(field.type) for field in schema if holds(field.type, pa.types.is_fixed_size_list)
+        }
+    except (ValueError, OSError, pa.ArrowException, InputError):
+        # The note is advice of whoever wrote the file; the file reads without it.
+        return {}
 
 
 def check(file: File) -> None:
