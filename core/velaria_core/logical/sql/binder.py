@@ -224,6 +224,8 @@ class Binder:
         self._refuse_without_node(tree)
         bound = self._from(tree, ctes)
         node, scope = bound.node, bound.scope
+        if (sample := tree.args.get("sample")) is not None:
+            node = self._sampled(node, sample)
         if (where := tree.args.get("where")) is not None:
             predicate = self._scalar(where.this, scope, "WHERE", self._aliases(tree, scope))
             node = Filter(node, predicate)
@@ -320,8 +322,6 @@ class Binder:
         if keys_over_output:
             node = Sort(node, tuple(keys_over_output))
         node = self._limited(node, tree)
-        if (sample := tree.args.get("sample")) is not None:
-            node = self._sampled(node, sample)
         return Drop(node, tuple(name for name, _ in hidden)) if hidden else node
 
     def _refuse_without_node(self, tree: exp.Select) -> None:

@@ -1,0 +1,143 @@
+"""The golden files in slt/ say what SQL means here; every record of them runs, in every mode.
+
+    pytest core/tests/test_slt.py -k joins                  the files whose path holds "joins"
+    VELARIA_UPDATE_GOLDEN=1 pytest core/tests/test_slt.py   writes what is, for the eye to review in the diff
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from slt_file import Change, Record, Slt, aligned, compared, letters, read, rows_as_text, write_file
+from velaria_core import DataflowSession, VelariaError
+from velaria_core.logical.explain import tree
+
+FOLDER = Path(__file__).parent / "slt"
+FILES = sorted(FOLDER.rglob("*.slt"))
+UPDATE = bool(os.environ.get("VELARIA_UPDATE_GOLDEN"))
+
+
+def run_batch(session: DataflowSession, sql: str, parameters: Any) -> pa.Table:
+    """Run a text over all rows at once."""
+    return session.sql(sql, parameters).to_arrow()
+
+
+# How a query can be run; each must give the rows of the file. Here belong the ways of a stream: the tables' rows as
+# one epoch, as one row an epoch, and stopped half-way and resumed.
+MODES: dict[str, Callable[[DataflowSession, str, Any], pa.Table]] = {
+    "batch": run_batch,
+}
+
+
+class Run:
+    """One run of one file: its session, its folder, and what it found wrong."""
+
+    def __init__(self, slt: Slt, folder: Path, mode: str) -> None:
+        self.slt = slt
+        self.folder = folder
+        self.mode = mode
+        self.session = DataflowSession()
+        self.failures: list[str] = []
+        self.changes: dict[int, Change] = {}
+
+    def run(self) -> None:
+        with self.session:
+            for record in self.slt.records:
+                if record.only and self.mode not in record.only:
+                    continue
+                try:
+                    getattr(self, "_" + record.kind)(record)
+                except VelariaError as error:
+                    self._fail(record, f"refused:\n{error}")
+
+    def _fail(self, record: Record, problem: str, change: Change | None = None) -> None:
+        if UPDATE and change is not None:
+            self.changes[self.slt.records.index(record)] = change
+        else:
+            self.failures.append(f"{record.where}: {problem}\n\n{record.sql}\n")
+
+    def _sql(self, record: Record) -> str:
+        return record.sql.replace("$DATA", str(self.folder))
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(str(self.folder), "$DATA")
+
+    def _file(self, record: Record) -> None:
+        write_file(record, self.folder)
+
+    def _statement(self, record: Record) -> None:
+        sql = self._sql(record)
+        if record.words[0] == "ok":
+            run_batch(self.session, sql, record.parameters)
+            return
+        _, code, *rest = record.words
+        try:
+            run_batch(self.session, sql, record.parameters)
+        except VelariaError as error:
+            place = f"{error.place.line}:{error.place.column}" if error.place is not None else None
+            asked = rest.pop(0) if rest and re.fullmatch(r"\d+:\d+", rest[0]) else None
+            pattern = " ".join(rest)
+            text = self._hidden(str(error))
+            told = [line.rstrip() for line in text.splitlines()]
+            wrong = error.code != code or (asked is not None and asked != place)
+            wrong = wrong or (bool(pattern) and re.search(pattern, text) is None)
+            new = Change(
+                " ".join(["statement error", error.code, *([place] if place else [])]) if wrong else None,
+                told if record.expected is not None else None,
+            )
+            if wrong:
+                asked_for = " ".join(record.words[1:])
+                self._fail(record, f"expected {asked_for}, got {error.code} {place or ''}\n{text}", new)
+            elif record.expected is not None and told != list(record.expected):
+                self._fail(record, "the message is another:\n" + text, new)
+        else:
+            self._fail(record, f"expected {code}, but it ran")
+
+    def _query(self, record: Record) -> None:
+        table = MODES[self.mode](self.session, self._sql(record), record.parameters)
+        found = letters(table.schema)
+        problems = []
+        if record.types is not None and record.types != found:
+            problems.append(f"the types are {found}, not {record.types}")
+        rows = [[self._hidden(value) for value in row] for row in rows_as_text(table)]
+        if "rowsort" in record.flags:
+            rows.sort()
+        if "names" in record.flags:
+            rows.insert(0, table.schema.names)
+        expected = [compared(line) for line in record.expected or ()]
+        if expected != [compared("  ".join(row)) for row in rows] or record.expected is None:
+            shown = "\n".join(aligned(rows)) if rows else "(no rows)"
+            problems.append("expected\n" + "\n".join(record.expected or ()) + "\ngot\n" + shown)
+        if problems:
+            words = [found if word == record.types else word for word in record.words]
+            self._fail(record, "; ".join(problems), Change(" ".join(["query", *words]), aligned(rows) if rows else []))
+
+    def _explain(self, record: Record) -> None:
+        frame = self.session.sql(self._sql(record), record.parameters)
+        plan = self._hidden(tree(frame.node)).splitlines()
+        if plan != list(record.expected or ()):
+            self._fail(record, "the plan is\n" + "\n".join(plan), Change(expected=plan))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_golden(path: Path, mode: str, tmp_path: Path) -> None:
+    run = Run(read(path), tmp_path, mode)
+    run.run()
+    if UPDATE and run.changes:
+        path.write_text(run.slt.rewritten(run.changes), encoding="utf-8")
+    if run.failures:
+        pytest.fail(f"{len(run.failures)} records of {path}\n\n" + "\n".join(run.failures), pytrace=False)
+
+
+def test_there_are_files_of_every_kind() -> None:
+    folders = {path.parent.name for path in FILES}
+    assert folders == {"sql", "functions", "types", "errors", "files", "ddl", "windows"}
+    assert len(FILES) >= 60
