@@ -153,8 +153,22 @@ def plain(tokens: Sequence[Token]) -> list[Token]:
         ):
             name = _HIDDEN + token.text
             token = Token(TokenType.VAR, name, token.line, token.col, token.start, token.end, token.comments)
-        made.append(token)
+        if kind == TokenType.STRING and at > 0 and _is_hex_prefix(tokens[at - 1], token):
+            made[-1:] = _hex_bytes(tokens[at - 1], token)
+        else:
+            made.append(token)
     return made
+
+
+def _is_hex_prefix(token: Token, string: Token) -> bool:
+    return token.token_type == TokenType.VAR and token.text.lower() == "x" and token.end + 1 == string.start
+
+
+def _hex_bytes(prefix: Token, string: Token) -> list[Token]:
+    """`x'AB'` as unhex('AB'): sqlglot reads an alias before a text."""
+    here = (prefix.line, prefix.col, prefix.start, string.end)
+    words = ((TokenType.VAR, _HIDDEN + "unhex"), (TokenType.L_PAREN, "("), (TokenType.STRING, string.text))
+    return [Token(kind, text, *here) for kind, text in (*words, (TokenType.R_PAREN, ")"))]
 
 
 def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:

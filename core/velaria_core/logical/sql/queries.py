@@ -46,7 +46,7 @@ from velaria_core.logical.sql.statements import (
     Select,
     WindowBy,
 )
-from velaria_core.logical.sql.syntax import diagnosed
+from velaria_core.logical.sql.syntax import Trial, diagnosed
 from velaria_core.logical.sql.tokens import (
     Cursor,
     Span,
@@ -71,7 +71,7 @@ _SET_OPERATORS: Final = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 _TAIL_WORDS: Final = frozenset({"ORDER BY", "LIMIT", "OFFSET", "FETCH"})
 _AFTER_CLAUSES: Final = frozenset({"GROUP BY", "HAVING", "QUALIFY", "ORDER BY", "LIMIT", "OFFSET", "FETCH"})
 _WINDOW_FUNCTIONS: Final = frozenset({"TUMBLE", "HOP", "SESSION"})
-_PREPARED_WORDS: Final = ("?", "TABLE", "SESSION", "WINDOW")
+_PREPARED_WORDS: Final = ("?", "TABLE", "SESSION", "WINDOW", "PIVOT")
 _LACKING_WORDS: Final = ("POSITION", "TABLE", "WINDOW")
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _METRICS: Final = {"cosine": Metric.COSINE, "cosin": Metric.COSINE, "dot": Metric.DOT, "l2": Metric.L2}
@@ -494,7 +494,9 @@ def _duration(cursor: Cursor, clause: str) -> tuple[int, Span]:
     amount = cursor.next()
     unit = cursor.peek()
     number = f"{sign}{amount.text}"
-    if unit is not None and (interval or not is_string(amount)) and is_unit(word(unit)):
+    # Bare, `5 w` is a number and a name; the short units are for texts.
+    bare = not interval and not is_string(amount) and unit is not None and len(unit.text) > 2
+    if unit is not None and (interval or bare) and is_unit(word(unit)):
         cursor.next()
         number += f" {unit.text}"
     elif not is_string(amount):
@@ -576,14 +578,14 @@ def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> ex
             at = refused.place.offset if refused.place is not None else None
             offset = whole.offset + at if at is not None else None
             _explain_near_miss(source, tokens)
-            raise diagnosed(source.text, tokens, offset, refused, _checker(source)) from refused
+            raise diagnosed(source.text, tokens, offset, refused, Trial(text, _checker(source))) from refused
     try:
         tree = parsed(_prepared(source, tokens), source.text)
     except SqlglotError as error:
         if source.engine_parses is not None:
             return None
         _explain_near_miss(source, tokens)
-        raise diagnosed(source.text, tokens, _offset(tokens, error), error, _checker(source)) from error
+        raise diagnosed(source.text, tokens, _offset(tokens, error), error, Trial(text, _checker(source))) from error
     return tree if isinstance(tree, (exp.Query, exp.Values, exp.Pivot)) else None
 
 
@@ -591,6 +593,8 @@ def _prepared(source: Source, tokens: Sequence[Token]) -> Sequence[Token]:
     """The tokens as sqlglot needs them: parameters numbered, the table functions' own words made plain."""
     if not source.mentions(_PREPARED_WORDS):
         return tokens
+    if source.mentions(("PIVOT",)):
+        tokens = _pivot_in_parentheses(tokens)
     made: list[Token] = []
     for at, token in enumerate(tokens):
         here = (token.line, token.col, token.start, token.end)
@@ -607,6 +611,21 @@ def _prepared(source: Source, tokens: Sequence[Token]) -> Sequence[Token]:
         else:
             made.append(token)
     return made
+
+
+def _pivot_in_parentheses(tokens: Sequence[Token]) -> Sequence[Token]:
+    """`PIVOT ... ORDER BY ...` as `SELECT * FROM (PIVOT ...) ORDER BY ...`: sqlglot reads no clause behind it."""
+    depth = depths(tokens)
+    top = [at for at in range(len(tokens)) if depth[at] == 0]
+    main = next((word(tokens[at]) for at in top if word(tokens[at]) in QUERY_WORDS - {"WITH"}), "")
+    tail = next((at for at in top if word(tokens[at]) in _TAIL_WORDS), None)
+    if main not in {"PIVOT", "UNPIVOT"} or tail is None:
+        return tokens
+    first, last = tokens[0], tokens[tail - 1]
+    before = ((TokenType.SELECT, "SELECT"), (TokenType.STAR, "*"), (TokenType.FROM, "FROM"), (TokenType.L_PAREN, "("))
+    opening = [Token(kind, text, first.line, first.col, first.start, first.start) for kind, text in before]
+    closing = Token(TokenType.R_PAREN, ")", last.line, last.col, last.end, last.end)
+    return [*opening, *tokens[:tail], closing, *tokens[tail:]]
 
 
 def _is_named_window(tokens: Sequence[Token], at: int) -> bool:

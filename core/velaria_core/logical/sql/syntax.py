@@ -6,6 +6,7 @@ A hint is tried before it is given: the text is changed that way and must then r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
@@ -26,12 +27,25 @@ _CLAUSES: Final = ("FROM", "WHERE", "GROUP BY", "HAVING", "WINDOW", "QUALIFY", "
 Check = Callable[[str], int | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a hint is tried on.
+
+    Attributes:
+        text: that of the tokens, from the first one's start on, without what was cut from between them.
+        fails_at: where another such text fails: an offset in it, -1 for nowhere, None for somewhere.
+    """
+
+    text: str
+    fails_at: Check
+
+
 def diagnosed(
     text: str,
     tokens: Sequence[Token],
     offset: int | None,
     cause: Exception,
-    check: Check | None = None,
+    trial: Trial | None = None,
 ) -> VelariaError:
     """The error for tokens that do not read.
 
@@ -40,7 +54,7 @@ def diagnosed(
         tokens: those of the query or expression at fault; at least one.
         offset: where a parser stopped, or None where it does not tell.
         cause: what that parser said.
-        check: where another text for the same tokens would stop; -1 for nowhere.
+        trial: what hints are tried on; without it there are none that change the text.
     """
     if isinstance(cause, VelariaError) and not isinstance(cause, SqlSyntaxError):
         place = Place.in_text(text, offset) if offset is not None else span(tokens[0], tokens[-1]).place(text)
@@ -48,13 +62,13 @@ def diagnosed(
     opened, closed = _unbalanced(tokens)
     if closed is not None:
         return SqlSyntaxError(
-            "sql.syntax", f'unexpected "{closed.text}": nothing is open here', place=span(closed).place(text)
+            "sql.syntax", f'unexpected "{closed.text}": it closes nothing', place=span(closed).place(text)
         )
     if offset is None:
         return _without_offset(text, tokens, cause)
     at = next((at for at, token in enumerate(tokens) if token.end >= offset), len(tokens) - 1)
-    early = _ends_early(text, tokens, at, check)
-    hint = _hint(text, tokens, at, check, early=early) if check is not None else None
+    early = _ends_early(tokens, at, trial)
+    hint = _hint(tokens, at, trial, early=early) if trial is not None else None
     if early:
         if opened is not None:
             return SqlSyntaxError(
@@ -119,30 +133,28 @@ def _unbalanced(tokens: Sequence[Token]) -> tuple[Token | None, Token | None]:
     return (opened[-1] if opened else None), None
 
 
-def _ends_early(text: str, tokens: Sequence[Token], at: int, check: Check | None) -> bool:
+def _ends_early(tokens: Sequence[Token], at: int, trial: Trial | None) -> bool:
     """Whether more text is wanted: parsers then point at the last token, or behind it."""
     if at < len(tokens) - 1:
         return False
-    if check is None:
+    if trial is None:
         return True
-    start, end = tokens[0].start, tokens[-1].end + 1
-    found = check(text[start:end] + " x")
-    return found == -1 or (found is not None and found > tokens[-1].start - start)
+    found = trial.fails_at(trial.text + " x")
+    return found == -1 or (found is not None and found > tokens[-1].start - tokens[0].start)
 
 
-def _hint(text: str, tokens: Sequence[Token], at: int, check: Check, *, early: bool) -> str | None:
+def _hint(tokens: Sequence[Token], at: int, trial: Trial, *, early: bool) -> str | None:
     """What mends the text at token `at`, or near it."""
-    start, end = tokens[0].start, tokens[-1].end + 1
+    start = tokens[0].start
     failed = tokens[at].start - start
 
     def tried(token: Token, instead: str, *, whole: bool = False) -> bool:
-        changed = text[start : token.start] + instead + text[token.end + 1 : end]
-        found = check(changed)
+        found = trial.fails_at(trial.text[: token.start - start] + instead + trial.text[token.end + 1 - start :])
         moved = len(instead) - (token.end - token.start + 1)
         return found == -1 or (not whole and found is not None and found > failed + max(moved, 0))
 
     here = tokens[at]
-    original = text[here.start : here.end + 1]
+    original = trial.text[here.start - start : here.end + 1 - start]
     for near in range(at, max(-1, at - 4), -1):
         token = tokens[near]
         if not is_name(token) or token.token_type == TokenType.IDENTIFIER:

@@ -55,6 +55,8 @@ _FULL_WIDTH: Final = {
     "\uff1a": ":",
     "\u3002": ".",
 }
+# Names in backticks, as MySQL writes them; what is quoted otherwise is skipped.
+_BACKTICKS: Final = re.compile(_QUOTED.pattern + r'|`(?P<name>[^`"]*)`', re.DOTALL)
 _OPENERS: Final = {
     "'": "the text in single quotes is never closed",
     '"': "the name in double quotes is never closed",
@@ -86,7 +88,7 @@ def tokenize(text: str) -> list[Token]:
         SqlSyntaxError[sql.syntax]: a character starts no token.
     """
     try:
-        tokens = list(_DUCKDB.tokenize(text))
+        tokens = list(_DUCKDB.tokenize(_BACKTICKS.sub(_requoted, text) if "`" in text else text))
     except TokenError as error:
         if (opener := _unclosed(text)) is not None:
             offset, what = opener
@@ -108,6 +110,10 @@ def tokenize(text: str) -> list[Token]:
     if not text.isascii():
         _refuse_full_width(text, tokens)
     return tokens
+
+
+def _requoted(found: re.Match[str]) -> str:
+    return found[0] if found["name"] is None else f'"{found["name"]}"'
 
 
 def _refuse_full_width(text: str, tokens: Sequence[Token]) -> None:
