@@ -142,7 +142,7 @@ def _planning(session: DataflowSession, text: str, rounds: int) -> dict[str, flo
     steps: dict[str, Callable[[], Any]] = {
         "parse": parsed,
         "bind": lambda: catalog.bind(select, text),
-        "lower": lambda: lower.lower(node),
+        "lower": lambda: lower._lowered(node),
         "engine": bound,
         "plan": lambda: session.sql(text),
     }
