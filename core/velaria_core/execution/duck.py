@@ -94,7 +94,6 @@ class Engine:
         self.settings = settings
         self._lock = threading.Lock()
         self._idle: list[Cursor] = []
-        self._statements = _Counter()
         self._held: set[Cursor] = set()
         self._closed = False
         config: dict[str, Any] = dict(_FIXED)
@@ -128,7 +127,7 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise InputError("session.closed", "the session is closed", hint="open a new DataflowSession")
-            cursor = self._idle.pop() if self._idle else Cursor(self._root.cursor(), self._statements)
+            cursor = self._idle.pop() if self._idle else Cursor(self._root.cursor())
             self._held.add(cursor)
             return cursor
 
@@ -160,21 +159,12 @@ class Engine:
         self._root.close()
 
 
-@dataclass(slots=True)
-class _Counter:
-    value: int = 0
-
-
 class Cursor:
-    """One connection: one statement at a time, from one thread; `interrupt` and `progress` from any.
+    """One connection: one statement at a time, from one thread; `interrupt` and `progress` from any."""
 
-    `statements` counts what ran on any cursor of the engine and may have changed what a name stands for.
-    """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, statements: _Counter) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._statements = statements
-        self._asked: tuple[str, int, duckdb.DuckDBPyRelation] | None = None
+        self._asked: tuple[str, duckdb.DuckDBPyRelation] | None = None
         self._bound: list[str] = []
         for statement in _PER_CURSOR:
             connection.execute(statement)
@@ -190,7 +180,7 @@ class Cursor:
         """The columns that `sql` would give, without running it. 0.2 to 1 ms."""
         try:
             relation = self._connection.sql(sql)
-            self._asked = (sql, self._statements.value, relation)
+            self._asked = (sql, relation)
             return pa.schema(
                 [
                     pa.field(name, arrow_type(str(kind)))
@@ -207,10 +197,13 @@ class Cursor:
             raise translate(error, sql=sql) from error
 
     def _relation(self, sql: str) -> duckdb.DuckDBPyRelation:
-        """A query bound to its types; one that was just asked for its schema is bound already."""
+        """A query bound to its types; one that was just asked for its schema is bound already.
+
+        The engine binds it again where a statement has changed what its names stand for.
+        """
         asked, self._asked = self._asked, None
-        if asked is not None and asked[:2] == (sql, self._statements.value):
-            return asked[2]
+        if asked is not None and asked[0] == sql:
+            return asked[1]
         return self._connection.sql(sql)
 
     def parse_error(self, sql: str) -> VelariaError | None:
@@ -249,7 +242,6 @@ class Cursor:
 
     def rows(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
         """Run a statement and fetch everything: for the engine's own small answers."""
-        self._statements.value += 1
         with translated(sql=sql):
             return self._connection.execute(sql, parameters).fetchall()
 
@@ -259,7 +251,6 @@ class Cursor:
         Returns:
             Rows inserted, deleted, updated or copied; 0 where the engine counts none.
         """
-        self._statements.value += 1
         with translated(sql=sql):
             found = self._connection.execute(sql, parameters).fetchall()
         count = found[0][0] if found and len(found[0]) == 1 else 0
@@ -328,6 +319,12 @@ def translated(what: str | None = None, *, sql: str | None = None) -> Iterator[N
         yield
     except duckdb.Error as error:
         raise translate(error, what=what, sql=sql) from error
+    except UnicodeDecodeError as error:
+        # The engine's message quotes part of a character, and so is not text itself.
+        message = error.object.decode(errors="replace")
+        kind = message.partition("Error:")[0].replace(" ", "") + "Exception"
+        raised: type[duckdb.Error] = getattr(duckdb, kind, duckdb.Error)
+        raise translate(raised(message), what=what, sql=sql) from error
 
 
 @dataclass(frozen=True, slots=True)
