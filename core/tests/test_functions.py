@@ -87,8 +87,6 @@ def answer(cursor: Cursor, sql: str) -> str:
         return str(cursor.rows(f"SELECT CAST(({sql}) AS VARCHAR), typeof({sql})"))
     except VelariaError as error:
         return error.code
-    except UnicodeDecodeError:
-        return "an error that quotes half a character"
 
 
 # --- tables -----------------------------------------------------------------------------------------------

@@ -818,6 +818,7 @@ def test_explain(either: Judge | None) -> None:
         "DROP TABLE t CASCADE",
         "SHOW DATABASES",
         "EXPLAIN DROP TABLE t",
+        "EXPLAIN (FORMAT json) SELECT 1",
         "WITH q AS (SELECT 1) INSERT INTO t SELECT * FROM q",
         "WITH q AS (SELECT 1) DELETE FROM t",
     ],
@@ -903,10 +904,10 @@ def test_the_engine_judges_what_sqlglot_lets_pass(judge: Judge) -> None:
 def test_no_text_breaks_the_parser(judge: Judge) -> None:
     """Every prefix and every text with one token left out either reads or is one of our errors."""
     texts = [
-        "CREATE SINK TABLE t (a BIGINT NOT NULL, WATERMARK FOR ts AS ts - INTERVAL 5 SECONDS) USING csv OPTIONS(p: 'x')",
+        "CREATE SINK TABLE t (a INT NOT NULL, WATERMARK FOR ts AS ts - INTERVAL 5 SECONDS) USING csv OPTIONS(p: 'x')",
         "SELECT w, count(*) FROM t WHERE a > ? WINDOW BY t.ts EVERY '5 min' SLIDE 1000 AS w GROUP BY w EMIT CHANGES",
         "WITH q AS (SELECT * FROM t KEYWORD SEARCH(a, b) QUERY 'x' TOP_K 5) SELECT * FROM q UNION SELECT $1 FROM s",
-        "SELECT * FROM t HYBRID SEARCH v QUERY '[1]' METRIC l2 TOP_K 3 SCORE_THRESHOLD 0 LIMIT 1; EXPLAIN FROM t",
+        "SELECT * FROM t HYBRID SEARCH v QUERY '[1]' METRIC l2 TOP_K 3 SCORE_THRESHOLD 0; EXPLAIN FROM t",
         "INSERT INTO t (a, b) SELECT * FROM TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '5' MINUTES)",
     ]
     for text in texts:
@@ -918,6 +919,22 @@ def test_no_text_breaks_the_parser(judge: Judge) -> None:
             for either in (judge, None):
                 error = error_of(one_text, either)
                 assert error is None or (error.code.startswith("sql.") and str(error)), one_text
+
+
+@pytest.mark.parametrize("joiner", [" OR ", " AND "])
+def test_long_conditions_are_no_deep_ones(either: Judge | None, joiner: str) -> None:
+    condition = joiner.join(f"a = {number}" for number in range(900))
+    query = select(f"SELECT a FROM t WHERE {condition}", either)
+    assert printed(query) == f"SELECT a FROM t WHERE {condition}"
+
+
+@pytest.mark.parametrize("count", [400, 5_000])
+@pytest.mark.parametrize("deep", ["({})", "NOT {}", "- {}", "(SELECT {})", "CASE WHEN {} THEN 1 END", "1 + {}"])
+def test_deep_queries_are_refused(either: Judge | None, deep: str, count: int) -> None:
+    before, after = deep.split("{}")
+    error = error_of("SELECT " + before * count + "1" + after * count, either)
+    assert error is not None
+    assert error.code == "sql.too_deep"
 
 
 def error_of(text: str, judge: Judge | None) -> VelariaError | None:

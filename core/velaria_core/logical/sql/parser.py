@@ -606,6 +606,8 @@ class _Statement:
         if cursor.sees("(", "ANALYZE", ")"):
             cursor.at += 3
             analyze = True
+        if cursor.sees("(") and not _begins_query(self._tokens, cursor.at):
+            raise self._unsupported("EXPLAIN with options", "write EXPLAIN or EXPLAIN ANALYZE", cursor.here())
         if cursor.done:
             raise cursor.expected("a statement", after="EXPLAIN")
         inner = _Statement(self._source, self._tokens[cursor.at :]).read()

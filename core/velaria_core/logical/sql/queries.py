@@ -28,6 +28,7 @@ from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from velaria_core.errors import (
+    Place,
     SqlSemanticError,
     SqlSyntaxError,
     SqlUnsupportedError,
@@ -75,6 +76,8 @@ _PREPARED_WORDS: Final = ("?", "TABLE", "SESSION", "WINDOW", "PIVOT")
 _LACKING_WORDS: Final = ("POSITION", "TABLE", "WINDOW")
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _METRICS: Final = {"cosine": Metric.COSINE, "cosin": Metric.COSINE, "dot": Metric.DOT, "l2": Metric.L2}
+# Trees are walked by recursion, a few frames to a level.
+_DEPTH_MAX: Final = 200
 _DEFAULT_TOP_K: Final = 10
 
 
@@ -577,16 +580,60 @@ def _tree(source: Source, tokens: Sequence[Token], text: str, whole: Span) -> ex
         if refused is not None:
             at = refused.place.offset if refused.place is not None else None
             offset = whole.offset + at if at is not None else None
+            if "expression depth" in refused.message:
+                raise _too_deep(source.text, whole) from refused
             _explain_near_miss(source, tokens)
             raise diagnosed(source.text, tokens, offset, refused, Trial(text, _checker(source))) from refused
     try:
         tree = parsed(_prepared(source, tokens), source.text)
+    except RecursionError as error:
+        raise _too_deep(source.text, whole) from error
     except SqlglotError as error:
         if source.engine_parses is not None:
             return None
         _explain_near_miss(source, tokens)
         raise diagnosed(source.text, tokens, _offset(tokens, error), error, Trial(text, _checker(source))) from error
-    return tree if isinstance(tree, (exp.Query, exp.Values, exp.Pivot)) else None
+    if not isinstance(tree, (exp.Query, exp.Values, exp.Pivot)):
+        return None
+    # A tree is no deeper than its text is long.
+    if len(tokens) > _DEPTH_MAX and _depth_of(_balanced(tree)) > _DEPTH_MAX:
+        raise _too_deep(source.text, whole)
+    return tree
+
+
+def _too_deep(text: str, where: Span) -> SqlUnsupportedError:
+    return SqlUnsupportedError(
+        "sql.too_deep",
+        f"the query is nested too deeply: at most {_DEPTH_MAX} levels",
+        hint="IN (...) takes long lists, WITH names what is nested",
+        place=Place.in_text(text, where.offset),
+    )
+
+
+def _balanced(tree: exp.Expr) -> exp.Expr:
+    """Long chains of AND or OR, which programs write, as trees of little depth."""
+    for node in list(tree.find_all(exp.And, exp.Or)):
+        if type(node.parent) is type(node):
+            continue
+        operands = list(node.flatten(unnest=False))
+        if len(operands) > _DEPTH_MAX // 4:
+            node.replace(_halved(type(node), operands))
+    return tree
+
+
+def _halved(kind: type[exp.Expr], operands: Sequence[exp.Expr]) -> exp.Expr:
+    if len(operands) == 1:
+        return operands[0]
+    middle = len(operands) // 2
+    return kind(this=_halved(kind, operands[:middle]), expression=_halved(kind, operands[middle:]))
+
+
+def _depth_of(tree: exp.Expr) -> int:
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level for child in node.iter_expressions()]
+        depth += 1
+    return depth
 
 
 def _prepared(source: Source, tokens: Sequence[Token]) -> Sequence[Token]:
