@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
-from velaria_core.execution import batch, lower
+from velaria_core.execution import batch, foreign, lower
 from velaria_core.execution.rows import rows_of
 from velaria_core.logical.explain import tree
 from velaria_core.logical.expr import (
@@ -418,13 +418,17 @@ class DataFrame:
         return rows_of(self.to_arrow())
 
     def to_pandas(self) -> Any:
-        """All rows as a pandas DataFrame; needs pandas."""
-        _need("pandas")
-        return self.to_arrow().to_pandas()
+        """All rows as a pandas DataFrame, whole numbers exact; needs pandas. See `foreign.pandas_frame`."""
+        return foreign.pandas_frame(self.to_arrow())
 
     def to_polars(self) -> Any:
-        """All rows as a Polars DataFrame; needs polars."""
-        return _need("polars").from_arrow(self.to_arrow())
+        """All rows as a Polars DataFrame; needs polars. See `foreign.polars_frame`."""
+        return foreign.polars_frame(self.to_arrow())
+
+    def __narwhals_dataframe__(self) -> object:
+        """What `narwhals.from_native` asks for, and with it every library that works on any frame through it: the
+        rows, read now, as a PyArrow frame of Narwhals."""
+        return foreign.narwhals_frame(self.to_arrow())
 
     def count(self) -> int:
         """How many rows there are."""
@@ -575,20 +579,6 @@ def _require_distinct(names: Sequence[str]) -> None:
     doubled = next((name for name in names if folded.count(name.lower()) > 1), None)
     if doubled is not None:
         raise InputError("frame.duplicate_column", f'two columns would be called "{doubled}"')
-
-
-def _need(module: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InputError(
-            "dependency.missing",
-            f"{module} is not installed",
-            hint=f"pip install 'velaria[{module}]'",
-            cause=error,
-        ) from error
 
 
 def _strategy(node: Node, threads: int | None) -> str:

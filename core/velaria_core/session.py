@@ -248,40 +248,41 @@ Session = DataflowSession
 
 def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:
     """Anything tabular as an Arrow table, without a copy where it is Arrow already."""
-    if isinstance(data, pa.Table):
-        table = data
-    elif isinstance(data, pa.RecordBatch):
-        table = pa.Table.from_batches([data])
-    elif hasattr(data, "__arrow_c_stream__"):
-        table = pa.RecordBatchReader.from_stream(data).read_all()
-    elif isinstance(data, Mapping):
-        table = pa.table(dict(data), schema=schema)
-    elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
-        if data and not all(isinstance(row, Mapping) for row in data):
-            raise InputError(
-                "data.unsupported", "a list holds rows as dicts", hint="give a dict of columns, or Arrow data"
-            )
-        if not data and schema is None:
-            raise InputError("data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)")
-        table = pa.Table.from_pylist(list(data), schema=schema)
-    else:
-        try:
-            table = pa.table(data)
-        except (TypeError, ValueError, pa.ArrowException) as error:
-            raise InputError(
-                "data.unsupported",
-                f"a {type(data).__name__} is not tabular",
-                hint="give Arrow data, an object with __arrow_c_stream__, a dict of columns or a list of dicts",
-                cause=error,
-            ) from error
-    if schema is not None and not table.schema.equals(schema):
-        table = table.cast(schema)
+    try:
+        table = _read(data, schema)
+        if schema is not None and not table.schema.equals(schema):
+            table = table.cast(schema)
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise InputError(
+            "data.unsupported",
+            f"Arrow cannot read this {type(data).__name__} as a table: {error}",
+            hint="give Arrow data, an object with __arrow_c_stream__, a dict of columns or a list of dicts",
+            cause=error,
+        ) from error
     names = [name.lower() for name in table.schema.names]
     if len(set(names)) != len(names):
         raise SqlSemanticError("data.duplicate_column", "two columns have one name", hint="rename one of them")
     for field in table.schema:
         duckdb_type(field.type)  # tells of a type that the engine has not
     return table
+
+
+def _read(data: Any, schema: pa.Schema | None) -> pa.Table:
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(data).read_all()
+    if isinstance(data, Mapping):
+        return pa.table(dict(data), schema=schema)
+    if not isinstance(data, Sequence) or isinstance(data, (str, bytes)):
+        return pa.table(data)
+    if data and not all(isinstance(row, Mapping) for row in data):
+        raise InputError("data.unsupported", "a list holds rows as dicts", hint="give a dict of columns, or Arrow data")
+    if not data and schema is None:
+        raise InputError("data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)")
+    return pa.Table.from_pylist(list(data), schema=schema)
 
 
 def engine_schema(table: pa.Table) -> pa.Schema:
