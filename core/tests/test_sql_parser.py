@@ -212,7 +212,7 @@ def test_no_word_of_ours_is_reserved(either: Judge | None, name: str) -> None:
     assert query.window_by is None
     assert query.emit is None
     assert query.tree is not None
-    table = one(f"CREATE TABLE {name} ({name} INT, b INT) USING csv OPTIONS({name}: 1)", either)
+    table = one(f"CREATE TABLE {name} ({name} INT, generated INT) USING csv OPTIONS({name}: 1)", either)
     assert isinstance(table, CreateTable)
     assert (str(table.name), table.columns[0].name, dict(table.options)) == (name, name, {name: 1})
     assert isinstance(one(f"INSERT INTO {name} ({name}) SELECT {name} FROM {name}", either), Insert)
@@ -615,6 +615,7 @@ def test_options() -> None:
         ("CREATE TABLE t AS", "sql.syntax", ""),
         ("CREATE TABLE t AS SELCT 1", "sql.syntax", "SELCT"),
         ("CREATE TABLE select (a INT)", "sql.syntax", "select"),
+        ('CREATE TABLE "" (a INT)', "sql.syntax", '""'),
         ("CREATE TABL t (a INT)", "sql.syntax", "TABL"),
         ("CREATE SOURCE t (a INT)", "sql.syntax", "t"),
         ("CREATE VIEW v SELECT 1", "sql.syntax", "SELECT"),
@@ -673,7 +674,9 @@ def test_create_view(either: Judge | None) -> None:
     assert view.select.window_by is not None
 
 
-@pytest.mark.parametrize("constraint", ["PRIMARY KEY", "UNIQUE", "CHECK (a > 1)", "DEFAULT 1", "REFERENCES s(b)"])
+@pytest.mark.parametrize(
+    "constraint", ["PRIMARY KEY", "UNIQUE", "CHECK (a > 1)", "DEFAULT 1", "REFERENCES s(b)", "COMMENT 'x'"]
+)
 def test_constraints_are_refused_by_name(constraint: str) -> None:
     error = refused(f"CREATE TABLE t (a INT {constraint})", None, SqlUnsupportedError)
     assert error.code == "sql.unsupported_constraint"

@@ -111,7 +111,7 @@ _SHOWN: Final = {
 _CONSTRAINTS: Final = frozenset(
     {
         *("PRIMARY", "PRIMARY KEY", "FOREIGN", "FOREIGN KEY", "REFERENCES", "UNIQUE", "CHECK", "CONSTRAINT"),
-        *("DEFAULT", "GENERATED", "COLLATE"),
+        *("DEFAULT", "GENERATED", "COLLATE", "COMMENT"),
     }
 )
 _STATEMENT_WORDS: Final = (

@@ -155,6 +155,8 @@ def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expr:
     select = Token(TokenType.SELECT, "SELECT", first.line, first.col, first.start, first.start)
     try:
         tree = parsed([select, *_prepared(source, tokens)], source.text)
+    except RecursionError as error:
+        raise _too_deep(source.text, span(first, tokens[-1])) from error
     except SqlglotError as error:
         raise diagnosed(source.text, tokens, _offset(tokens, error), error) from error
     if not isinstance(tree, exp.Select) or len(tree.expressions) != 1:

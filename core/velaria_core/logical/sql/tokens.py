@@ -233,6 +233,8 @@ class Cursor:
             if token is not None and str(token.text).lower() in RESERVED:
                 hint = f'"{token.text}" is a reserved word; as a name it goes in double quotes'
             raise self.expected(what, hint=hint)
+        if not token.text:
+            raise self.expected(what, hint="a name has at least one character")
         return self.next()
 
     def previous(self) -> Token:
