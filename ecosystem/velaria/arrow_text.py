@@ -23,8 +23,10 @@ no Python object; only intervals, bytes and the values that Arrow's casts refuse
 from __future__ import annotations
 
 import json
+from array import array
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +72,7 @@ def plain_text(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return plain_text(column.dictionary_decode())
     if any(test(kind) for test, _ in _NESTED):
-        return pc.if_else(column.is_valid(), json_text(column), pa.scalar(None, TEXT))
+        return pc.if_else(column.is_valid(), json_text(column), text_array([None])[0])
     return _simple_text(column, machine=False)
 
 
@@ -95,8 +97,24 @@ def quoted_name(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
+def text_array(texts: Sequence[str | None]) -> pa.Array:
+    """Python texts as a column.
+
+    From buffers: `pa.array` and `pa.scalar` import pandas, where it is installed, only to ask whether the values are
+    its own; that takes longer than the rest of a short command.
+    """
+    encoded = [b"" if text is None else text.encode() for text in texts]
+    ends = array("q", accumulate(map(len, encoded), initial=0))
+    present = None
+    if None in texts:
+        bits = "".join("0" if text is None else "1" for text in reversed(texts))
+        present = pa.py_buffer(int(bits, 2).to_bytes((len(texts) + 7) // 8, "little"))
+    data = pa.py_buffer(b"".join(encoded))
+    return pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), data, present)
+
+
 def _scalar(text: str) -> pa.Scalar:
-    return pa.scalar(text, TEXT)
+    return text_array([text])[0]
 
 
 # --- values without parts -----------------------------------------------------------------------------------
@@ -125,7 +143,7 @@ def _simple_text(column: pa.Array, *, machine: bool) -> pa.Array:
 
 
 def _each(column: pa.Array, text: Callable[[pa.Scalar], str]) -> pa.Array:
-    return pa.array([text(value) if value.is_valid else None for value in column], TEXT)
+    return text_array([text(value) if value.is_valid else None for value in column])
 
 
 def _floats(column: pa.Array) -> pa.Array:
@@ -192,7 +210,7 @@ def _escaped_bytes(value: pa.Scalar) -> str:
 def _quoted(text: pa.Array) -> pa.Array:
     """Texts as JSON strings; NULL stays NULL."""
     if pc.any(pc.match_substring_regex(text, r"[\x00-\x1f]")).as_py():
-        return pa.array([None if one is None else quoted_name(one) for one in text.to_pylist()], TEXT)
+        return text_array([None if one is None else quoted_name(one) for one in text.to_pylist()])
     text = pc.replace_substring(text, "\\", "\\\\")
     return joined('"', pc.replace_substring(text, '"', '\\"'), '"')
 

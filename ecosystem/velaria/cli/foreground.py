@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 THREAD_NAME = "velaria-work"
 _AGAIN_SECONDS = 0.02
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,7 +37,7 @@ def run_in_foreground(session: DataflowSession, work: Callable[[], T]) -> T:
     """What `work` returns or raises; a signal that arrives meanwhile stops it.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, when the work has ended, or has not within five seconds; a second one is
+        KeyboardInterrupt: after Ctrl-C, when the work has ended, or has not within two seconds; a second one is
             not waited for.
     """
     outcome: list[T] = []

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,10 +118,10 @@ def _tell_stdin(error: VelariaError, path: str) -> None:
         error.place = Place(place.text, place.offset, place.length, STDIN_NAME, place.line, place.column)
 
 
-def create_views(session: DataflowSession, inputs: Sequence[Input]) -> None:
-    """Make a view of each file, in the format that probing finds."""
+def create_views(session: DataflowSession, inputs: Sequence[Input], options: Mapping[str, Any]) -> None:
+    """Make a view of each file, in the format that probing finds; `options` are those of its reader."""
     for one in inputs:
-        session.create_temp_view(one.view, session.read(one.path))
+        session.create_temp_view(one.view, session.read(one.path, **options))
 
 
 def statement_text(text: str | None, file: str | None) -> str:
@@ -156,19 +156,28 @@ def parameters(named: Sequence[str], positional: Sequence[str]) -> dict[str, Any
     if named and positional:
         raise InputError("usage", "parameters go by name (--param) or by position (-p), not both")
     if positional:
-        return [parameter_value(text) for text in positional]
+        return [value_of(text) for text in positional]
+    return named_values(named, "--param") or None
+
+
+def named_values(items: Sequence[str], option: str) -> dict[str, Any]:
+    """The values of a repeated `option NAME=VALUE`.
+
+    Raises:
+        InputError[usage]: a name is missing or doubled.
+    """
     values: dict[str, Any] = {}
-    for item in named:
+    for item in items:
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise InputError("usage", f'--param takes name=value, not "{item}"')
+            raise InputError("usage", f'{option} takes NAME=VALUE, not "{item}"')
         if name in values:
-            raise InputError("usage", f'parameter "{name}" is given twice')
-        values[name] = parameter_value(text)
-    return values or None
+            raise InputError("usage", f'{option} gives "{name}" twice')
+        values[name] = value_of(text)
+    return values
 
 
-def parameter_value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A value as JSON where the text is JSON (7, 1.5, true, null, "7", [1, 2]), else the text itself."""
     try:
         return json.loads(text, parse_constant=_refuse)

@@ -7,6 +7,7 @@ import click
 from velaria.cli.commands.sql import (
     NAMED_PARAMETERS,
     POSITIONAL_PARAMETERS,
+    READ_OPTIONS,
     STATEMENT_AND_FILES,
     STATEMENT_FILE,
     StatementCommand,
@@ -14,7 +15,7 @@ from velaria.cli.commands.sql import (
 )
 from velaria.cli.destination import destination
 from velaria.cli.foreground import run_in_foreground
-from velaria.cli.inputs import create_views, named_inputs, parameters, readable, statement_text
+from velaria.cli.inputs import create_views, named_inputs, named_values, parameters, readable, statement_text
 from velaria.cli.options import Engine, engine_options, reporting_options
 
 
@@ -23,6 +24,7 @@ from velaria.cli.options import Engine, engine_options, reporting_options
 @STATEMENT_FILE
 @NAMED_PARAMETERS
 @POSITIONAL_PARAMETERS
+@READ_OPTIONS
 @click.option("--analyze", is_flag=True, help="Run it, and show the times and rows of each step.")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write here instead of stdout.")
 @engine_options
@@ -32,6 +34,7 @@ def command(
     statement_file: str | None,
     named: tuple[str, ...],
     positional: tuple[str, ...],
+    read_options: tuple[str, ...],
     analyze: bool,
     output: str | None,
     engine: Engine,
@@ -44,11 +47,12 @@ def command(
     """
     statement, files = split_arguments(arguments, statement_file)
     values = parameters(named, positional)
+    reading = named_values(read_options, "--read")
     text = statement_text(statement, statement_file)
     with readable(named_inputs(files)) as inputs, engine.open() as session:
 
         def work() -> None:
-            create_views(session, inputs)
+            create_views(session, inputs, reading)
             explained = session.explain_sql(text, values, analyze=analyze)
             with destination(output) as out:
                 out.write((explained + "\n").encode())

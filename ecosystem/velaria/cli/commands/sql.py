@@ -7,7 +7,7 @@ import re
 import click
 
 from velaria.cli.foreground import run_in_foreground
-from velaria.cli.inputs import STDIN, create_views, named_inputs, parameters, readable, statement_text
+from velaria.cli.inputs import STDIN, create_views, named_inputs, named_values, parameters, readable, statement_text
 from velaria.cli.options import Engine, Output, engine_options, output_options, reporting_options
 from velaria_core.errors import InputError
 
@@ -21,15 +21,21 @@ NAMED_PARAMETERS = click.option(
 POSITIONAL_PARAMETERS = click.option(
     "-p", "positional", metavar="VALUE", multiple=True, help="Value of the next ?, or of $1, $2, ..."
 )
+READ_OPTIONS = click.option(
+    "--read",
+    "read_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Option of the reader of every FILE: encoding=latin-1, delimiter=;, header=false, on_error=skip, ...",
+)
 
 
 class StatementCommand(click.Command):
     """A command whose SQL may begin with a comment, `-- so`, which click would take for an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(
-            ctx, [_MARK + word if word.startswith("--") and _is_comment(word) else word for word in args]
-        )
+        # A space in front makes it an argument; split_arguments takes it away.
+        return super().parse_args(ctx, [f" {word}" if _is_comment(word) else word for word in args])
 
 
 def _is_comment(word: str) -> bool:
@@ -42,6 +48,7 @@ def _is_comment(word: str) -> bool:
 @STATEMENT_FILE
 @NAMED_PARAMETERS
 @POSITIONAL_PARAMETERS
+@READ_OPTIONS
 @output_options
 @engine_options
 @reporting_options
@@ -50,6 +57,7 @@ def command(
     statement_file: str | None,
     named: tuple[str, ...],
     positional: tuple[str, ...],
+    read_options: tuple[str, ...],
     output: Output,
     engine: Engine,
 ) -> None:
@@ -67,12 +75,13 @@ def command(
     """
     statement, files = split_arguments(arguments, statement_file)
     values = parameters(named, positional)
+    reading = named_values(read_options, "--read")
     chosen = output.chosen()
     text = statement_text(statement, statement_file)
     with readable(named_inputs(files)) as inputs, engine.open() as session:
 
         def work() -> None:
-            create_views(session, inputs)
+            create_views(session, inputs, reading)
             output.write(session.sql(text, values), chosen)
 
         run_in_foreground(session, work)

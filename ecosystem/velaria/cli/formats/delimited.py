@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from velaria.arrow_text import TEXT, bytes_of, joined, plain_text
+from velaria.arrow_text import bytes_of, joined, plain_text, text_array
 from velaria.cli.formats.stream import stream
 from velaria_core.dataframe import DataFrame
 
@@ -31,7 +31,7 @@ def write_tsv(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
 
 def _write(frame: DataFrame, out: BinaryIO, delimiter: str) -> None:
     schema, batches = stream(frame)
-    header = _fields(pa.array(schema.names, TEXT), delimiter).to_pylist()
+    header = _fields(text_array(schema.names), delimiter).to_pylist()
     out.write((delimiter.join(header) + "\n").encode())
     for batch in batches:
         pieces: list[pa.Array | str] = []
@@ -44,4 +44,4 @@ def _fields(text: pa.Array, delimiter: str) -> pa.Array:
     quotes_needed = pc.match_substring_regex(text, f'^$|[{re.escape(delimiter)}"\r\n]')
     if pc.any(quotes_needed).as_py():
         text = pc.if_else(quotes_needed, joined('"', pc.replace_substring(text, '"', '""'), '"'), text)
-    return pc.fill_null(text, pa.scalar("", TEXT))
+    return pc.fill_null(text, text_array([""])[0])

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from velaria.arrow_text import TEXT, bytes_of, joined, plain_text
+from velaria.arrow_text import bytes_of, joined, plain_text, text_array
 from velaria.cli.formats.stream import stream
 from velaria_core.dataframe import DataFrame
 
@@ -16,7 +16,7 @@ def write_markdown(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
     """All rows, unpadded: widths would need all rows first."""
     del max_rows
     schema, batches = stream(frame)
-    names = _cells(pa.array(schema.names, TEXT)).to_pylist()
+    names = _cells(text_array(schema.names)).to_pylist()
     rule = ["---:" if _is_number(kind) else "---" for kind in schema.types]
     out.write(f"| {' | '.join(names)} |\n| {' | '.join(rule)} |\n".encode())
     for batch in batches:
@@ -28,7 +28,7 @@ def write_markdown(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
 
 def _cells(text: pa.Array) -> pa.Array:
     text = pc.replace_substring(pc.replace_substring(text, "\\", "\\\\"), "|", "\\|")
-    return pc.fill_null(pc.replace_substring_regex(text, "\r\n|\r|\n", "<br>"), pa.scalar("", TEXT))
+    return pc.fill_null(pc.replace_substring_regex(text, "\r\n|\r|\n", "<br>"), text_array([""])[0])
 
 
 def _is_number(kind: pa.DataType) -> bool:
