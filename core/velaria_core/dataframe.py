@@ -12,7 +12,6 @@ from sqlglot import exp
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.execution import batch, foreign, lower
 from velaria_core.execution.rows import rows_of
-from velaria_core.logical.explain import tree
 from velaria_core.logical.expr import (
     Column,
     ColumnLike,
@@ -41,7 +40,6 @@ from velaria_core.logical.operators import (
     Project,
     Rename,
     Sample,
-    Scan,
     Sort,
     Union,
     Unpivot,
@@ -56,6 +54,7 @@ from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import literal
 
 if TYPE_CHECKING:
+    from velaria_core.contract.codec import BatchExplain
     from velaria_core.execution.jobs import ExecutionOptions, JobHandle
     from velaria_core.session import DataflowSession
 
@@ -490,15 +489,22 @@ class DataFrame:
 
     # --- explain --------------------------------------------------------------------------------------------
 
-    def explain(self, *, analyze: bool = False) -> str:
-        """How the plan would run: `logical`, `physical` and `strategy`; with `analyze` it runs, and tells times."""
-        engine = self._session._engine
-        sections = {
-            "logical": tree(self.node),
-            "physical": batch.physical(engine, self.node, analyze=analyze),
-            "strategy": _strategy(self.node, engine.settings.threads),
-        }
-        return "\n".join(f"{name}\n{_indented(text)}" for name, text in sections.items())
+    def explain(self, *, analyze: bool = False, format: str = "text") -> str:  # noqa: A002 -- as EXPLAIN has it
+        """How the plan would run: `logical`, `physical` and `strategy`; with `analyze` it runs, and tells times.
+
+        Args:
+            format: text, json, or a drawing of the physical plan as dot or svg.
+        """
+        from velaria_core.execution.drawing import printed
+
+        return printed(self.explanation(analyze=analyze), format)
+
+    def explanation(self, *, analyze: bool = False) -> BatchExplain:
+        """What `explain` prints, as the contract's message."""
+        from velaria_core.execution.explain import explain_batch
+
+        with pointing_into(self._text):
+            return explain_batch(self._session._engine, self.node, analyze=analyze)
 
 
 class GroupedFrame:
@@ -579,16 +585,3 @@ def _require_distinct(names: Sequence[str]) -> None:
     doubled = next((name for name in names if folded.count(name.lower()) > 1), None)
     if doubled is not None:
         raise InputError("frame.duplicate_column", f'two columns would be called "{doubled}"')
-
-
-def _strategy(node: Node, threads: int | None) -> str:
-    scans = [child for child in node.walk() if isinstance(child, Scan)]
-    pushed = [f"{scan.relation.label}: {', '.join(sorted(scan.relation.pushdown))}" for scan in scans]
-    lines = ["mode=batch", f"threads={threads if threads is not None else os.cpu_count()}"]
-    lines += [f"pushdown {line}" for line in pushed]
-    lines.append("as a stream:")
-    return "\n".join([*lines, _indented(tree(node, shapes=True))])
-
-
-def _indented(text: str) -> str:
-    return "\n".join("  " + line for line in text.splitlines())

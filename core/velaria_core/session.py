@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -24,6 +24,9 @@ from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import Explain, Select, Statement
 from velaria_core.types import arrow_type, duckdb_type, quoted
+
+if TYPE_CHECKING:
+    from velaria_core.contract.codec import BatchExplain
 
 SQL_FRONTEND = "velaria_sql_v1"
 
@@ -188,7 +191,10 @@ class DataflowSession:
                 frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
                 return frame
             case Explain():
-                return self._explained(statement, text)
+                from velaria_core.execution.drawing import printed
+
+                lines = printed(self._explained(statement.statement, text, statement.analyze)).split("\n")
+                return self.create_dataframe(pa.table({"explain": pa.array(lines, pa.string())}))
         return self.create_dataframe(self._catalog.run(statement, text))
 
     def prepare(self, text: str) -> Callable[..., DataFrame]:
@@ -202,24 +208,42 @@ class DataflowSession:
         return prepared
 
     def explain_sql(
-        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, analyze: bool = False
+        self,
+        text: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        analyze: bool = False,
+        format: str = "text",  # noqa: A002 -- as EXPLAIN has it
     ) -> str:
-        """Frontend, logical plan, physical plan and strategy of a SELECT, as text; with `analyze` it runs."""
-        (statement, *rest) = parse(text, self._engine_parses)
-        if isinstance(statement, Explain):
-            analyze = analyze or statement.analyze
-            statement = statement.statement
-        if rest or not isinstance(statement, Select):
-            raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
-        node = self._catalog.bind(with_parameters(statement, parameters, text), text)
-        return f"frontend\n  name={SQL_FRONTEND}\n" + DataFrame(self, node).explain(analyze=analyze)
+        """Frontend, logical plan, physical plan and strategy of a SELECT; with `analyze` it runs, and tells times.
 
-    def _explained(self, statement: Explain, text: str) -> DataFrame:
-        if not isinstance(statement.statement, Select):
+        Args:
+            format: text, json, or a drawing of the physical plan as dot or svg.
+        """
+        from velaria_core.execution.drawing import printed
+
+        return printed(self.explanation(text, parameters, analyze=analyze), format)
+
+    def explanation(
+        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, analyze: bool = False
+    ) -> BatchExplain:
+        """What `explain_sql` prints, as the contract's message."""
+        with pointing_into(text):
+            (statement, *rest) = parse(text, self._engine_parses)
+            if rest:
+                raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
+            if isinstance(statement, Explain):
+                analyze, statement = analyze or statement.analyze, statement.statement
+            return self._explained(with_parameters(statement, parameters, text), text, analyze)
+
+    def _explained(self, statement: Statement, text: str, analyze: bool) -> BatchExplain:
+        from velaria_core.execution.explain import explain_batch
+
+        if not isinstance(statement, Select):
             raise SqlUnsupportedError("sql.explain", "EXPLAIN takes a SELECT")
-        frame = DataFrame(self, self._catalog.bind(statement.statement, text))
-        lines = frame.explain(analyze=statement.analyze).splitlines()
-        return self.create_dataframe(pa.table({"explain": pa.array(lines, pa.string())}))
+        parser = "sqlglot" if statement.tree is not None else "duckdb"
+        node = self._catalog.bind(statement, text)
+        return explain_batch(self._engine, node, analyze=analyze, parser=parser, dialect=SQL_FRONTEND)
 
     def sql_frontend_name(self) -> str:
         """The name of the SQL frontend, for logs."""

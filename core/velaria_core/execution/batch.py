@@ -63,13 +63,6 @@ def count(engine: Engine, root: Node) -> int:
         return int(cursor.rows(f"SELECT count(*) FROM ({lowered.sql}) AS t1")[0][0])
 
 
-def physical(engine: Engine, root: Node, *, analyze: bool = False) -> str:
-    """The engine's own plan as text; with `analyze` it runs, and shows times and rows."""
-    with running(engine, root) as (cursor, lowered):
-        rows = cursor.rows(f"EXPLAIN {'ANALYZE ' if analyze else ''}{lowered.sql}")
-    return "\n".join(str(row[-1]).rstrip() for row in rows)
-
-
 def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: Mapping[str, str]) -> int:
     """Write a plan's rows to a file that appears whole or not at all.
 

@@ -119,7 +119,7 @@ def _columns(table: pa.Table, max_rows: int) -> list[_Column]:
         kind = field.type
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         cells = tuple(cell_text(scalar) for scalar in column.slice(0, max_rows))
-        made.append(_Column(_escaped(field.name), _escaped(type_name(kind)), cells, number))
+        made.append(_Column(escaped(field.name), escaped(type_name(kind)), cells, number))
     return made
 
 
@@ -210,7 +210,7 @@ def cell_text(scalar: pa.Scalar) -> str:
         return cell_text(scalar.value) if scalar.value is not None else NULL
     if not scalar.is_valid:
         return NULL
-    return next((text(scalar) for test, text in _TEXTS if test(kind)), None) or _escaped(str(scalar.as_py()))
+    return next((text(scalar) for test, text in _TEXTS if test(kind)), None) or escaped(str(scalar.as_py()))
 
 
 def _nested(scalar: pa.Scalar) -> str:
@@ -228,7 +228,7 @@ def _listed(values: Iterable[str]) -> str:
 def _string(scalar: pa.Scalar) -> str:
     text = str(scalar.as_py())
     # What no line can hold is not worth escaping.
-    return _escaped(text if len(text) <= _CELL_CHARACTERS_MAX else text[:_CELL_CHARACTERS_MAX] + _CUT)
+    return escaped(text if len(text) <= _CELL_CHARACTERS_MAX else text[:_CELL_CHARACTERS_MAX] + _CUT)
 
 
 def _binary(scalar: pa.Scalar) -> str:
@@ -248,7 +248,7 @@ def _list(scalar: pa.Scalar) -> str:
 
 def _struct(scalar: pa.Scalar) -> str:
     names = [field.name for field in scalar.type]
-    return f"{{{_listed(f'{_escaped(name)}: {_nested(scalar[at])}' for at, name in enumerate(names))}}}"
+    return f"{{{_listed(f'{escaped(name)}: {_nested(scalar[at])}' for at, name in enumerate(names))}}}"
 
 
 def _map(scalar: pa.Scalar) -> str:
@@ -338,7 +338,7 @@ _UNRULY = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u206
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` on one line, with what would move the cursor or turn the text spelt out."""
     if text.isprintable():
         return text

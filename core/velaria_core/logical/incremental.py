@@ -1,6 +1,7 @@
 """The shapes of incremental computation: what an epoch does to the rows that changed.
 
-A node's `stream()` declares its shape; the streaming runtime turns it into steps. The algebra is that of Z-sets
+A node's `stream()` declares its shape; the streaming runtime turns it into steps. `cost` says in words what an epoch
+pays, `state` what is kept between epochs; explain prints both. The algebra is that of Z-sets
 (Budiu et al., DBSP, VLDB 2023): a linear operator runs on the changes alone, a bilinear one on each side's changes
 against the other side's rows, and what is neither is recomputed for the keys that were touched, or as a whole.
 """
@@ -19,6 +20,9 @@ class Linear:
     def cost(self) -> str:
         return "rows changed"
 
+    def state(self) -> str:
+        return "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Bilinear:
@@ -28,6 +32,9 @@ class Bilinear:
 
     def cost(self) -> str:
         return "rows changed x their matches"
+
+    def state(self) -> str:
+        return "rows of both inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,9 @@ class Keyed:
     def cost(self) -> str:
         return "keys touched" if self.by else "all rows (there is no key)"
 
+    def state(self) -> str:
+        return f"rows or partial values by {', '.join(self.by)}" if self.by else "rows or partial values, without key"
+
 
 @dataclass(frozen=True, slots=True)
 class Recompute:
@@ -58,6 +68,9 @@ class Recompute:
 
     def cost(self) -> str:
         return "all rows, every epoch"
+
+    def state(self) -> str:
+        return "rows of the input"
 
 
 Incremental = Linear | Bilinear | Keyed | Recompute

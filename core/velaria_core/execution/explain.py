@@ -1,0 +1,321 @@
+"""Explain of a batch query: a plan as the contract's message, every field of it true.
+
+Velaria's nodes say what is asked, the engine's plan says what is done, and the two do not map node to node: the engine
+fuses, reorders and removes. So a node is given what holds for it by itself (the engine's estimate for the query that
+ends in this node, whether that query holds back its rows), the engine's plan stands beside it as a whole, and what
+cannot be told apart is absent. `analyze` runs the query; then the whole has a time and the root its rows.
+
+What reads the engine's plan is here: `EnginePlan`. What the plan means for the grouping is in `strategy`, how the
+message is printed in `drawing`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from velaria_core.contract.codec import BatchExplain, BatchPhysicalPlan, Frontend, LogicalPlan, PlanNode
+from velaria_core.contract.modes import Shape
+from velaria_core.execution import batch
+from velaria_core.execution.duck import Cursor, Engine
+from velaria_core.execution.lower import lower
+from velaria_core.execution.show import escaped
+from velaria_core.execution.strategy import GROUPINGS, GroupingNode, Machine, decided
+from velaria_core.logical.explain import OPAQUE, SOURCE, facts, nearest_grouping, reason, sorted_by, steps
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Scan
+
+# Each estimate costs the planning of a query (0.5 to 2 ms) that is as deep as the node stands. In a larger plan only
+# the nodes that need one for more than the number of rows are planned by themselves.
+ESTIMATED_NODES_MAX: Final = 64
+
+# Sources whose rows the engine counts or knows. For a text file it has a constant in place of an estimate.
+_COUNTED: Final = frozenset({"SEQ_SCAN", "PYTHON_ARROW_SCAN", "READ_PARQUET", "RANGE"})
+# Rows that stand in the query, or that the engine found while it planned.
+_GIVEN: Final = frozenset({"COLUMN_DATA_SCAN", "DUMMY_SCAN", "EMPTY_RESULT"})
+# They read what another operator of the same plan gives.
+_REREADING: Final = frozenset({"CTE_SCAN", "REC_CTE_SCAN", "DELIM_SCAN"})
+# They give no row before they have all.
+_BARRIERS: Final = frozenset(
+    {*GROUPINGS, "ORDER_BY", "TOP_N", "WINDOW", "IE_JOIN", "ASOF_JOIN", "RESERVOIR_SAMPLE", "LIMIT_PERCENT"}
+)
+_ORDERING: Final = frozenset({"ORDER_BY", "TOP_N"})
+# Around the plan proper in a profile.
+_WRAPPERS: Final = frozenset({"RESULT_COLLECTOR", "EXPLAIN_ANALYZE", "QUERY_ROOT"})
+_NOT_SHOWN: Final = frozenset({"Estimated Cardinality", "Table Index", "CTE Index"})
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """An operator of the engine, with all below it.
+
+    Attributes:
+        info: its settings, as the engine words them; a list where there are several.
+        rows, time_ms: measured, in a profile only.
+    """
+
+    name: str
+    info: Mapping[str, str | Sequence[str]]
+    children: tuple[EnginePlan, ...]
+    rows: int | None = None
+    time_ms: float | None = None
+
+    @staticmethod
+    def read(plan: Mapping[str, Any]) -> EnginePlan:
+        """From the engine's JSON: `EXPLAIN (FORMAT json)`, or a profile's operators."""
+        name = str(plan["name"] if "name" in plan else plan["type"]).strip()
+        info = plan["extra_info"]
+        children = tuple(EnginePlan.read(child) for child in plan.get("children", ()))
+        if name in _WRAPPERS and len(children) == 1:
+            return children[0]
+        if name == "TABLE_SCAN":  # a profile has one name for what a plan tells apart
+            name = info.get("Function", "SEQ_SCAN")
+        timing = plan.get("timing")
+        return EnginePlan(
+            name,
+            info,
+            children,
+            plan.get("intermediate_rows"),
+            None if timing is None else timing * 1000,
+        )
+
+    def walk(self) -> Iterator[EnginePlan]:
+        """This operator and all below, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def leaves(self) -> list[EnginePlan]:
+        """The operators that read from outside the plan."""
+        return [each for each in self.walk() if not each.children and each.name not in _REREADING]
+
+    def estimated_rows(self) -> int | None:
+        """Rows out by the engine's estimate; None where it has none, for which it also writes 0."""
+        if any(leaf.name not in _COUNTED | _GIVEN for leaf in self.leaves()):
+            return None
+        return int(str(self.info.get("Estimated Cardinality", 0))) or None
+
+    def barriers(self) -> int:
+        """How many of the operators give no row before they have all."""
+        return sum(1 for each in self.walk() if each.name in _BARRIERS)
+
+    def text(self) -> str:
+        """A line an operator, children below their parent."""
+        lines: list[str] = []
+
+        def draw(plan: EnginePlan, lead: str, hang: str) -> None:
+            lines.append(lead + plan._line())
+            for at, child in enumerate(plan.children):
+                last = at == len(plan.children) - 1
+                draw(child, hang + ("└─ " if last else "├─ "), hang + ("   " if last else "│  "))
+
+        draw(self, "", "")
+        return "\n".join(escaped(line) for line in lines)
+
+    def _line(self) -> str:
+        parts = [self.name]
+        for key, value in self.info.items():
+            listed = [value] if isinstance(value, str) else list(value)
+            if key not in _NOT_SHOWN and any(listed) and listed != [self.name]:
+                parts.append(f"{key.replace(' ', '_').lower()}=[{', '.join(listed)}]")
+        if (estimate := self.estimated_rows()) is not None:
+            parts.append(f"estimated_rows={estimate}")
+        if self.rows is not None:
+            parts.append(f"rows={self.rows}")
+        if self.time_ms is not None:
+            parts.append(f"time_ms={self.time_ms:.3f}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one run of the plan told: its operators with rows and times, and the time of the whole."""
+
+    plan: EnginePlan
+    time_ms: float
+
+
+def explain_batch(
+    engine: Engine, root: Node, *, analyze: bool = False, parser: str | None = None, dialect: str = ""
+) -> BatchExplain:
+    """How a plan runs, or with `analyze` how it ran: the rows are computed and dropped.
+
+    Args:
+        parser, dialect: what read the query, where it was a text.
+    Returns:
+        Nodes root first; a node's id is the number of its logical step. About 1 ms a node.
+    """
+    nodes = steps(root)
+    with batch.running(engine, root) as (cursor, lowered):
+        whole = _planned(cursor, lowered.sql)
+        alone = _planned_alone(cursor, nodes, whole)
+        grouping = _grouping(cursor, nodes, alone, whole)
+        machine = _machine(cursor)
+        measured = _measured(cursor, lowered.sql) if analyze else None
+    input_rows = None
+    if measured is not None:
+        input_rows = sum(leaf.rows or 0 for leaf in measured.plan.leaves() if leaf.name not in _GIVEN)
+    return BatchExplain(
+        frontend=Frontend(name=parser, dialect=dialect) if parser is not None else None,
+        logical=LogicalPlan(seed_columns=nodes[0].columns, steps=tuple(node.label() for node in nodes)),
+        physical=BatchPhysicalPlan(
+            nodes=_plan_nodes(nodes, alone, whole, measured),
+            engine_plan=(whole if measured is None else measured.plan).text(),
+            time_ms=None if measured is None else measured.time_ms,
+        ),
+        strategy=decided(nodes, [each.name for each in whole.walk()], grouping, machine, input_rows),
+    )
+
+
+Planned = Mapping[int, EnginePlan]
+"""The engine's plan of the query that ends in a node, by the node's id()."""
+
+
+def _planned(cursor: Cursor, sql: str) -> EnginePlan:
+    ((_, text),) = cursor.rows(f"EXPLAIN (FORMAT json) {sql}")
+    (plan,) = json.loads(text)
+    return EnginePlan.read(plan)
+
+
+def _planned_alone(cursor: Cursor, nodes: Sequence[Node], whole: EnginePlan) -> Planned:
+    """The plans of the nodes by themselves; in a large plan, of those alone that need one."""
+    wanted = {id(node): node for node in nodes}
+    if len(nodes) > ESTIMATED_NODES_MAX:
+        undecided = [node for node in nodes if facts(node).barrier is None]
+        wanted = {id(node): node for parent in undecided for node in (parent, *parent.inputs)}
+        if (grouping := nearest_grouping(nodes)) is not None:
+            wanted |= {id(node): node for node in (grouping.node, *grouping.node.inputs)}
+    root = nodes[-1]
+    return {key: whole if node is root else _planned(cursor, lower(node).sql) for key, node in wanted.items()} | {
+        id(root): whole
+    }
+
+
+def _measured(cursor: Cursor, sql: str) -> Measured | None:
+    """A run's profile. None where the engine has none, as for queries that it answers while it plans them."""
+    ((_, text),) = cursor.rows(f"EXPLAIN (ANALYZE, FORMAT json) {sql}")
+    profile = json.loads(text)
+    if "operator" not in profile:
+        return None
+    (root,) = profile["operator"]
+    return Measured(EnginePlan.read(root), profile["query"]["total_time"] * 1000)
+
+
+def _machine(cursor: Cursor) -> Machine:
+    ((version, threads, bits),) = cursor.rows(
+        "SELECT version(), current_setting('threads'), current_setting('perfect_ht_threshold')"
+    )
+    ((platform,),) = cursor.rows("PRAGMA platform")
+    return Machine(f"duckdb {str(version).removeprefix('v')} {platform}", int(threads), int(bits))
+
+
+# --- nodes --------------------------------------------------------------------------------------------------
+
+
+def _plan_nodes(
+    nodes: Sequence[Node], alone: Planned, whole: EnginePlan, measured: Measured | None
+) -> tuple[PlanNode, ...]:
+    numbers = {id(node): at for at, node in enumerate(nodes, start=1)}
+    pushed = _pushed(nodes, whole)
+    root = nodes[-1]
+    made = []
+    for node in reversed(nodes):
+        told, shape = facts(node), node.stream()
+        planned = alone.get(id(node))
+        made.append(
+            PlanNode(
+                id=numbers[id(node)],
+                operator=type(node).__name__,
+                label=node.label(),
+                details={**told.details(node), **pushed.get(id(node), {})},
+                kind=told.kind,
+                barrier=told.barrier if told.barrier is not None else _holds_back(node, alone),
+                reason=reason(node),
+                shape=Shape.SOURCE if told.kind == SOURCE else Shape(shape.name),
+                state=shape.state(),
+                cost="rows read, once" if told.kind == SOURCE else shape.cost(),
+                estimated_rows=planned.estimated_rows() if planned is not None else None,
+                rows=measured.plan.rows if measured is not None and node is root else None,
+                inputs=tuple(numbers[id(child)] for child in node.inputs),
+            )
+        )
+    return tuple(made)
+
+
+def _holds_back(node: Node, alone: Planned) -> bool:
+    """Whether the engine needs more barriers for a node than for its inputs."""
+    return alone[id(node)].barriers() > sum(alone[id(child)].barriers() for child in node.inputs)
+
+
+def _pushed(nodes: Sequence[Node], whole: EnginePlan) -> dict[int, dict[str, str]]:
+    """What the engine moved into each source, for the sources that can be told apart in its plan.
+
+    A source of the engine's plan is the one scan that has all its columns (and the table it names); where several
+    scans might be it, or an opaque query may read on its own, nothing is said.
+    """
+    scans = [node for node in nodes if isinstance(node, Scan)]
+    if any(not node.inputs and facts(node).kind != SOURCE for node in nodes):
+        return {}
+    found: list[tuple[int, EnginePlan]] = []
+    for leaf in whole.leaves():
+        if leaf.name in _GIVEN:
+            continue
+        columns = set(_texts(leaf, "Projections"))
+        candidates = [scan for scan in scans if columns <= set(scan.columns) and _may_read(leaf, scan)]
+        if len(candidates) == 1:
+            found.append((id(candidates[0]), leaf))
+    times = Counter(key for key, _ in found)
+    return {
+        key: {
+            "pushed_columns": f"[{', '.join(_texts(leaf, 'Projections'))}]",
+            **({"pushed_filters": f"[{', '.join(filters)}]"} if (filters := _texts(leaf, "Filters")) else {}),
+        }
+        for key, leaf in found
+        if times[key] == 1
+    }
+
+
+def _may_read(leaf: EnginePlan, scan: Scan) -> bool:
+    """Whether a source of the engine's plan may be this scan: by the table it names, or by how it reads."""
+    if table := "".join(_texts(leaf, "Table")):
+        return table.endswith("." + scan.relation.sql.replace('"', "").rpartition(".")[2])
+    if leaf.name == "PYTHON_ARROW_SCAN":
+        return scan.relation.feed is not None
+    return leaf.name.lower() in scan.relation.sql.lower()
+
+
+def _texts(plan: EnginePlan, key: str) -> list[str]:
+    value = plan.info.get(key, ())
+    return [text for text in ([value] if isinstance(value, str) else value) if text]
+
+
+# --- the grouping -------------------------------------------------------------------------------------------
+
+
+def _grouping(cursor: Cursor, nodes: Sequence[Node], alone: Planned, whole: EnginePlan) -> GroupingNode | None:
+    found = nearest_grouping(nodes)
+    if found is None:
+        return _hidden_grouping(nodes, whole)
+    (rows,) = found.node.inputs
+    schema = cursor.schema(lower(found.node).sql)
+    planned = alone[id(found.node)]
+    return GroupingNode(
+        keys=[(name, schema.field(name).type) for name in found.keys],
+        alone=next((each.name for each in planned.walk() if each.name in GROUPINGS), None),
+        groups=planned.estimated_rows(),
+        rows=alone[id(rows)].estimated_rows(),
+        ordered=sorted_by(rows, found.columns) and any(each.name in _ORDERING for each in whole.walk()),
+    )
+
+
+def _hidden_grouping(nodes: Sequence[Node], whole: EnginePlan) -> GroupingNode | None:
+    """The grouping that an opaque query holds. Its keys are known to the engine only."""
+    if all(facts(node).kind != OPAQUE for node in nodes):
+        return None
+    found = next((each for each in whole.walk() if each.name in GROUPINGS), None)
+    if found is None:
+        return None
+    return GroupingNode(keys=[(key, None) for key in _texts(found, "Groups")], alone=found.name)
