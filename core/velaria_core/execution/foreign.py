@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from velaria_core.errors import DataError, InputError
 from velaria_core.types import type_name
@@ -116,8 +115,7 @@ def _as_duration(name: str, column: pa.ChunkedArray) -> pa.Array:
             hint=f'cast it to text: with_column("{name}", col("{name}").cast("string"))',
         )
     microseconds = parts["days"].astype(np.int64) * _DAY_US + parts["nanoseconds"] // 1000
-    values = pa.array(np.where(present, microseconds, 0), pa.int64()).cast(pa.duration("us"))
-    return pc.if_else(array.is_valid(), values, pa.scalar(None, pa.duration("us")))
+    return pa.array(microseconds, pa.int64(), mask=~present).cast(pa.duration("us"))
 
 
 @contextmanager
