@@ -75,31 +75,24 @@ def read(
     Raises:
         InputError[option.unknown]: an option that the found format has not.
     """
-    files = _paths.resolve(engine.settings, path)
-    _, candidates = _probe.look(files[0])
-    best = candidates[0]
-    if best.format == "tsv":
-        options.setdefault("delimiter", "\t")
-    if best.kind == "json":
-        options.setdefault("format", "json_array" if best.format == "json_array" else "auto")
-    name = best.kind
-    reader = _READERS[_options.FORMATS[name].reader]
-    known = {option.argument for option in _options.FORMATS[name].options.values()}
+    name = _found_format(engine, path)
+    chosen = _options.FORMATS[name]
+    known = {option.argument for option in chosen.options.values()}
     for option in options:
         if option not in known:
             raise InputError(
                 "option.unknown",
-                f'no option "{option}" for {best.format}, which "{_shown(path)}" is',
+                f'no option "{option}" for {name}, which "{_shown(path)}" is',
                 hint=did_you_mean(option, sorted(known), "options"),
             )
-    return reader(
+    return _READERS[chosen.reader](
         engine,
         path,
         materialization=materialization,
         materialization_dir=materialization_dir,
         materialization_format=materialization_format,
         cache_in_memory=cache_in_memory,
-        **options,
+        **{**chosen.fixed, **options},
     )
 
 
@@ -303,25 +296,21 @@ def from_options(engine: Engine, using: str | None, options: Mapping[str, Any]) 
     """
     given = {key.lower(): value for key, value in options.items()}
     path = given.pop("path", None)
-    if using is None:
-        chosen = _options.PROBED
-        # A key that only some formats have: `read` checks that the found one is among them.
-        for name in ("csv", "line", "json", "parquet"):
-            if not set(given) <= set(chosen.options):
-                chosen = _options.Format("read", _options.FORMATS[name].options)
-    else:
-        found = _options.FORMATS.get(using.lower())
-        if found is None:
-            raise InputError(
-                "option.unknown_format",
-                f'no format "{using}"',
-                hint=did_you_mean(using, _options.FORMATS, "formats"),
-            )
-        chosen = found
-    arguments = _options.arguments(chosen, given)
     if path is None or not str(path):
         raise InputError("option.missing", "OPTIONS names no path", hint="OPTIONS(path: 'file.csv')")
-    return _READERS[chosen.reader](engine, str(path), **arguments)
+    name = using.lower() if using is not None else _found_format(engine, str(path))
+    chosen = _options.FORMATS.get(name)
+    if chosen is None:
+        raise InputError(
+            "option.unknown_format", f'no format "{using}"', hint=did_you_mean(name, _options.FORMATS, "formats")
+        )
+    return _READERS[chosen.reader](engine, str(path), **_options.arguments(chosen, given))
+
+
+def _found_format(engine: Engine, path: Paths) -> str:
+    """The name in USING of what a file is found to be."""
+    best = _probe.look(_paths.resolve(engine.settings, path)[0])[1][0]
+    return "tsv" if best.format == "tsv" else best.kind
 
 
 def from_call(engine: Engine, name: str, positional: Sequence[Any], named: Mapping[str, Any]) -> OpenedFile | None:
@@ -338,7 +327,6 @@ def from_call(engine: Engine, name: str, positional: Sequence[Any], named: Mappi
 
 
 _READERS: Mapping[str, Callable[..., OpenedFile]] = {
-    "read": read,
     "read_csv": read_csv,
     "read_line_file": read_line_file,
     "read_json": read_json,

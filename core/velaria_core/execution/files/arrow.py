@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from velaria_core.errors import DataError, Place
-from velaria_core.execution.files import scan
+from velaria_core.execution.files import faults, scan
 from velaria_core.execution.files.paths import File
 from velaria_core.types import duckdb_type, quoted
 
@@ -68,7 +68,7 @@ def plan_of(files: tuple[File, ...]) -> scan.Plan:
         DataError[file.invalid, file.truncated, file.mixed_schemas, file.empty].
     """
     streams = [_kind(file) for file in files]
-    name = quoted(f"velaria_arrow_{next(_numbers)}")
+    name = f"velaria_arrow_{next(_numbers)}"
     schema: pa.Schema | None = None
     for file, stream in zip(files, streams, strict=True):
         found = _schema(file, stream)
@@ -95,7 +95,8 @@ def plan_of(files: tuple[File, ...]) -> scan.Plan:
             hint="read them one by one and use union",
             place=Place(file=files[0].path),
         )
-    return scan.Plan("arrow", files, name, feed=feed, details=(("ipc", "stream" if streams[0] else "file"),))
+    faults.name_feed(name, files[0].path)
+    return scan.Plan("arrow", files, quoted(name), feed=feed, details=(("ipc", "stream" if streams[0] else "file"),))
 
 
 def _kind(file: File) -> bool:

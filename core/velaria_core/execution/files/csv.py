@@ -16,7 +16,7 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.files import cache, faults, scan
 from velaria_core.execution.files.dialect import find_delimiter, find_escape, has_header, rows_of
 from velaria_core.execution.files.faults import Record, Source
-from velaria_core.execution.files.guard import Column, formatted, read_column
+from velaria_core.execution.files.guard import Column, formatted, read_column, text_column
 from velaria_core.execution.files.infer import Inferred, infer
 from velaria_core.execution.files.options import CsvOptions
 from velaria_core.execution.files.paths import File, engine_list
@@ -26,6 +26,8 @@ from velaria_core.types import literal
 # What the engine decodes itself; other encodings are read through a plain copy.
 ENGINE_ENCODINGS = {"utf-8": "utf-8", "utf-8-sig": "utf-8", "ascii": "utf-8", "latin-1": "latin-1", "utf-16": "utf-16"}
 ENGINE_COMPRESSIONS = ("none", "gzip", "zstd")
+# The engine's delimiters have at most so many bytes.
+DELIMITER_BYTES_MAX = 4
 # Half the engine's default: on a file of some buffers its threads share the work more evenly (12 % at 40 MB).
 BUFFER_BYTES = 16 << 20
 # Samples of so many files of a glob are taken, spread over it; the headers of all are compared.
@@ -72,8 +74,7 @@ def sniff(samples: Sequence[Sample], options: CsvOptions, *, all_sampled: bool =
     """
     first = samples[0]
     head = _skipped(first.head, options)
-    delimiter = options.delimiter or find_delimiter(head, complete=first.complete) or ","
-    _one_character("delimiter", delimiter, most=4)
+    delimiter = delimiter_of(head, options, complete=first.complete)
     quote = '"' if options.quote is None else options.quote
     escape = options.escape if options.escape is not None else find_escape(head, quote) if quote else ""
     rows = _rows(first.file, head, delimiter, quote, escape, first.complete)
@@ -157,13 +158,17 @@ def _skipped(text: str, options: CsvOptions) -> str:
     return text
 
 
-def _one_character(option: str, value: str, most: int = 1) -> None:
-    if not 1 <= len(value.encode()) <= most or value in ("\n", "\r"):
+def delimiter_of(head: str, options: CsvOptions, *, complete: bool) -> str:
+    """The delimiter that was given, or the one that divides the head."""
+    if options.delimiter is None:
+        return find_delimiter(head, complete=complete) or ","
+    if not 1 <= len(options.delimiter.encode()) <= DELIMITER_BYTES_MAX or options.delimiter in "\n\r":
         raise InputError(
             "option.value",
-            f"{option}={value!r} cannot part fields",
-            hint=f"give 1 to {most} characters" if most > 1 else "give one character",
+            f"delimiter={options.delimiter!r} cannot part fields",
+            hint=f"give 1 to {DELIMITER_BYTES_MAX} bytes",
         )
+    return options.delimiter
 
 
 def _rows(file: File, text: str, delimiter: str, quote: str, escape: str, complete: bool) -> list[list[str]]:
@@ -208,6 +213,8 @@ def _names(file: File, first: Sequence[str], header: bool, options: CsvOptions) 
         )
     seen: set[str] = set()
     for at, name in enumerate(names, 1):
+        if not name:
+            raise InputError("option.value", "a column needs a name", hint="names=[...] with one for each column")
         if name.lower() in seen:
             raise DataError(
                 "file.duplicate_column",
@@ -277,7 +284,7 @@ def _groups(files: tuple[File, ...], options: CsvOptions, samples: dict[str, Sam
         return [files]
     first = samples[files[0].path]
     head = _skipped(first.head, options)
-    delimiter = options.delimiter or find_delimiter(head, complete=first.complete) or ","
+    delimiter = delimiter_of(head, options, complete=first.complete)
     quote = '"' if options.quote is None else options.quote
     rows = _try_rows(head, delimiter, quote, "")
     header = options.header if options.header is not None else has_header(rows)
@@ -328,9 +335,14 @@ def _reader(
             for file in files
         ]
         compression, encoding = "none", "utf-8"
-    columns = tuple(read_column(name, inferred, proven=found.proven) for name, inferred in found.fields)
+    # The reader knows one list of NULLs for all columns, which would take the texts "NA" too.
+    columns = tuple(
+        text_column(name, replace(inferred, missing=found.marks))
+        if found.marks and not inferred.is_text
+        else read_column(name, inferred, proven=found.proven)
+        for name, inferred in found.fields
+    )
     columns, formats = with_formats(columns, dict(found.fields))
-    columns = keeping_marks(columns, found.marks)
     text = reader_options(
         {
             "header": found.header,
@@ -344,7 +356,7 @@ def _reader(
             **formats,
         },
         columns,
-        options.null_values or found.marks,
+        options.null_values,
     )
     call = f"read_csv({engine_list(paths)}, {text}"
     source = Source(
@@ -400,16 +412,6 @@ def with_formats(
     }
 
 
-def keeping_marks(columns: tuple[Column, ...], marks: tuple[str, ...]) -> tuple[Column, ...]:
-    """Columns of text keep marks that are NULL in others; the reader then gives them "" for nothing: it is mended."""
-    if not marks:
-        return columns
-    return tuple(
-        replace(column, missing=("", *(marks if column.guard else ()))) if column.raw == "VARCHAR" else column
-        for column in columns
-    )
-
-
 def reader_options(options: dict[str, object], columns: Sequence[Column], null_values: Sequence[str] | None) -> str:
     """The options of the engine's reader as text, with the columns."""
     listed = ", ".join(f"{literal(column.name)}: {literal(column.raw)}" for column in columns)
@@ -423,8 +425,6 @@ def reader_options(options: dict[str, object], columns: Sequence[Column], null_v
             parts.append(f"{name}={literal(str(value))}")
     nulls = dict.fromkeys(["", *(null_values or ())])
     parts.append(f"nullstr=[{', '.join(literal(text) for text in nulls)}]")
-    if kept := [literal(column.name) for column in columns if "" in column.missing]:
-        parts.append(f"force_not_null=[{', '.join(kept)}]")
     return ", ".join(parts)
 
 

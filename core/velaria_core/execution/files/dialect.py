@@ -134,4 +134,5 @@ def _is_value(cell: str) -> bool:
 
 def find_escape(text: str, quote: str) -> str:
     """Backslash where the sample writes `\\"` inside quotes and never doubles them, else the quote itself."""
-    return "\\" if "\\" + quote in text and quote * 2 not in text else quote
+    written = "\\" + quote
+    return "\\" if written in text and quote * 2 not in text.replace(written, "") else quote

@@ -54,6 +54,8 @@ _lock = Lock()
 _sources: OrderedDict[int, Source] = OrderedDict()
 # A plain copy that was made of a file -> the file.
 _originals: dict[str, str] = {}
+# A name that Arrow data is bound to -> the (first) file that it comes from.
+_feeds: dict[str, str] = {}
 
 
 def register(source: Source) -> int:
@@ -69,6 +71,11 @@ def register(source: Source) -> int:
 def name_copy(copy: str, original: str) -> None:
     """Errors in `copy` are told as errors in `original`."""
     _originals[copy] = original
+
+
+def name_feed(name: str, path: str) -> None:
+    """Errors of the Arrow data bound to `name` are told as errors in a file."""
+    _feeds[name] = path
 
 
 def original(path: str) -> str:
@@ -154,6 +161,7 @@ _JSON_MALFORMED = re.compile(
 )
 _JSON_TRANSFORM = re.compile(r"JSON transform error in file \"(.+?)\", in (line|record/value) (\d+): (.*)", re.DOTALL)
 _TRUNCATED = re.compile(r"Unexpected end of (?:GZIP|ZSTD) stream: (.+)|ZSTD .*?(?:rror|ailed).*")
+_STREAM = re.compile(r"stream registered as '(\w+)' failed: (?:\w+: )?([^\n]*?)(?: Detail:|$)")
 _PARQUET = re.compile(
     r"(?P<why>No magic bytes found at end of file|too small to be a Parquet file|"
     r"Invalid (?:Parquet|parquet).*|don't know what type|TProtocolException.*|Snappy decompression.*|"
@@ -169,7 +177,7 @@ def _csv_error(message: str) -> VelariaError | None:
     path = original(file[1].strip()) if file else None
     place = Place(file=path, line=int(line[1]) if line else None)
     if cast := _CSV_CAST.search(message):
-        return bad_value(cast[1], cast[3].strip(), cast[2], place)
+        return bad_value(cast[1], _type_of(file[1].strip() if file else "", cast[1]) or cast[3], cast[2], place)
     keep = 'on_error="skip" leaves such rows out, "collect" keeps them apart'
     if width := _CSV_WIDTH.search(message):
         return DataError("file.ragged_row", f"expected {width[1]} fields, found {width[2]}", hint=keep, place=place)
@@ -186,6 +194,14 @@ def _csv_error(message: str) -> VelariaError | None:
         return DataError("file.line_too_long", "a line is longer than 2 MB", hint=keep, place=place)
     reason = "line ends or quotes change within the file" if "invalid state" in message else _first_line(message)
     return DataError("file.bad_row", reason, hint=keep, place=place)
+
+
+def _type_of(path: str, name: str) -> str | None:
+    """The type of a column, which may be read as another."""
+    for source in reversed(_sources.values()):
+        if path in source.files:
+            return next((column.type for column in source.columns if column.name == name), None)
+    return None
 
 
 def _first_line(message: str) -> str:
@@ -298,6 +314,13 @@ def plausible(kind: str, text: str) -> bool:
 
 
 def _container_error(message: str) -> VelariaError | None:
+    if (found := _STREAM.search(message)) and found[1] in _feeds:
+        return DataError(
+            "file.truncated",
+            f"the Arrow file is cut off or damaged: {found[2]}",
+            hint="fetch or write it again",
+            place=Place(file=_feeds[found[1]]),
+        )
     if found := _TRUNCATED.search(message):
         path = original(found[1].strip()) if found[1] else None
         return DataError(

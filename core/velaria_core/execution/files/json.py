@@ -1,6 +1,6 @@
 """JSON: lines, arrays and running objects, with one schema from all sampled objects.
 
-Nested objects, and arrays of anything but numbers or texts, stay as their JSON text: that loses nothing, and
+Nested objects, and arrays of anything but numbers or texts, stay as JSON text: that loses no value, and
 `payload ->> '$.key'` reads them. Declare a type to have them apart: columns={"payload": "STRUCT(key BIGINT)"}.
 Arrays of numbers are fixed vectors when all sampled ones are as long, else lists of doubles.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -161,6 +162,8 @@ def schema_of(
                 hint=f'name the wanted one: columns=["{key}", ...]',
                 place=Place(file=files[0].path),
             )
+    # The engine has no column without a name.
+    found.pop("", None)
     if not found:
         raise DataError("file.empty", f'the objects of "{files[0].path}" have no keys', place=Place(file=files[0].path))
     return tuple(found.items())
@@ -189,6 +192,9 @@ def plan(engine: Engine, files: tuple[File, ...], options: JsonOptions) -> scan.
     proven = len(samples) == len(files) and all(sample.complete for sample in samples)
     layout = ENGINE_FORMATS.get(options.format) or format_of(samples[0])
     schema = schema_of(files, samples, layout, options, proven=proven)
+    warnings: tuple[str, ...] = ()
+    if options.columns is None and any("" in found for sample in samples for found in objects_of(sample, layout)):
+        warnings = ('the key "" is left out: a column needs a name',)
     paths = [file.path for file in files]
     compression = samples[0].compression
     if csv.needs_copy(samples) or samples[0].encoding.lower() not in ("utf-8", "ascii"):
@@ -201,8 +207,8 @@ def plan(engine: Engine, files: tuple[File, ...], options: JsonOptions) -> scan.
         ]
         compression = "none"
     if options.on_error is OnError.FAIL:
-        return _lazy(files, paths, schema, layout, compression, proven)
-    return _by_line(files, paths, schema, layout, compression)
+        return replace(_lazy(files, paths, schema, layout, compression, proven), warnings=warnings)
+    return replace(_by_line(files, paths, schema, layout, compression), warnings=warnings)
 
 
 def _lazy(

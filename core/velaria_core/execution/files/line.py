@@ -26,8 +26,6 @@ from velaria_core.execution.files.paths import File, engine_list
 from velaria_core.execution.files.sample import open_plain, take_sample
 from velaria_core.types import literal, quoted
 
-# The engine's delimiters have at most so many bytes.
-DELIMITER_BYTES_MAX = 4
 # RE2 matches in one pass, five times faster, while it has at most so many groups to report.
 GROUPS_AT_ONCE = 4
 
@@ -55,7 +53,7 @@ def plan(engine: Engine, files: tuple[File, ...], options: LineOptions) -> scan.
     if options.mode is LineMode.REGEX:
         return _regex_plan(engine, files, paths, lines, reading, options)
     delimiter = options.split_delimiter or find_delimiter(first.head, DELIMITERS) or ","
-    if options.skip_empty_lines and len(delimiter.encode()) <= DELIMITER_BYTES_MAX:
+    if options.skip_empty_lines and len(delimiter.encode()) <= csv.DELIMITER_BYTES_MAX:
         return _split_plan(files, paths, lines, reading, options, delimiter, proven)
     return _apart_plan(files, paths, lines, reading, options, delimiter)
 

@@ -393,9 +393,6 @@ FORMATS: Mapping[str, Format] = {
     "arrow": Format("read_arrow", _EVERYWHERE),
     "feather": Format("read_arrow", _EVERYWHERE),
 }
-# Without USING the format is found; what every reader takes can be said.
-PROBED = Format("read", _EVERYWHERE)
-
 # Table functions of SQL that are readers of ours.
 CALLS: Mapping[str, str] = {
     "read_csv": "csv",

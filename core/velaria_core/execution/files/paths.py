@@ -153,13 +153,19 @@ def _matches(settings: Settings, pattern: str, text: str) -> list[File]:
 def _file(path: str, text: str) -> File:
     try:
         found = os.stat(path)
+    except PermissionError as error:
+        raise _unreadable(text) from error
     except OSError as error:
         raise InputError("file.not_found", f'no file "{text}"', hint=_neighbours(path), cause=error) from error
     if not stat.S_ISREG(found.st_mode):
         raise InputError("file.not_regular", f'"{text}" is a pipe or device', hint="save what it gives to a file first")
     if not os.access(path, os.R_OK):
-        raise ExternalError("file.unreadable", f'"{text}" may not be read by this user', hint="change its permissions")
+        raise _unreadable(text)
     return File(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _unreadable(text: str) -> ExternalError:
+    return ExternalError("file.unreadable", f'"{text}" may not be read by this user', hint="change its permissions")
 
 
 def _neighbours(path: str) -> str:

@@ -224,14 +224,23 @@ class Reader:
             )
             cursor.execute(f"CREATE TEMP TABLE {names[2]} AS SELECT * FROM {call}")
             condition = " OR ".join(bad)
+            kinds = " ".join(
+                f"WHEN {literal(column.name)} THEN {literal(kind_name(column.type))}" for column in self.columns
+            )
             keep = f" WHERE NOT ({condition})" if bad else ""
             cursor.execute(f"INSERT INTO {table} BY NAME SELECT {values} FROM {names[2]}{keep}")
             cursor.execute(
-                f"INSERT INTO {rejects} SELECT file_path, line, column_name, CASE error_type "
-                "WHEN 'CAST' THEN regexp_replace(error_message, '^Error when converting column .*\\. C', 'c') "
+                f"INSERT INTO {rejects} SELECT file_path, line, "
+                "CASE WHEN error_type = 'CAST' THEN column_name END, CASE error_type "
+                "WHEN 'CAST' THEN '\"' || "
+                "regexp_extract(error_message, 'Could not convert string \"(.*)\" to ', 1, 's') "
+                f"|| '\" is not ' || CASE column_name {kinds} END "
                 "ELSE regexp_replace(error_message, 'Expected Number of Columns: (\\d+) Found: (\\d+)', "
                 "'expected \\1 fields, found \\2') END, csv_line "
-                f"FROM {names[0]} JOIN {names[1]} USING (scan_id, file_id) ORDER BY ALL"
+                f"FROM {names[0]} JOIN {names[1]} USING (scan_id, file_id) "
+                # The engine tells of every missing column of one row; the first says it all.
+                "QUALIFY error_type = 'CAST' OR "
+                "row_number() OVER (PARTITION BY scan_id, file_id, line ORDER BY column_idx) = 1 ORDER BY ALL"
             )
             if bad:
                 self._reject_guarded(cursor, rejects, names[2], wanted)
