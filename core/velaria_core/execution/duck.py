@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,6 +224,13 @@ class Cursor:
                     return pa.table({})
                 return _exported(relation).to_arrow_table()
             return self._connection.execute(sql, parameters).to_arrow_table()
+
+    def run(self, sql: str) -> pa.Table:
+        """Run a statement whose text binds cheaply, such as EXECUTE; the result is small."""
+        with translated(sql=sql), warnings.catch_warnings():
+            # For a prepared statement the copy it warns of costs less than a relation.
+            warnings.simplefilter("ignore")
+            return self._connection.execute(sql).to_arrow_table()
 
     def reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
         """Run a query as a stream of record batches of about `rows` rows; memory stays bounded."""

@@ -42,17 +42,18 @@ class Keyed:
     """The keys that an epoch touched are computed before and after; state is rows or partials by key.
 
     Attributes:
-        by: names of the key columns in the input; empty means one key for everything.
+        by: for each input the names of its key columns, in the same order; no names means one key for everything.
     """
 
-    by: tuple[str, ...]
+    by: tuple[tuple[str, ...], ...]
     name = "keyed"
 
     def cost(self) -> str:
-        return "keys touched" if self.by else "all rows (there is no key)"
+        return "keys touched" if self.by[0] else "all rows (there is no key)"
 
     def state(self) -> str:
-        return f"rows or partial values by {', '.join(self.by)}" if self.by else "rows or partial values, without key"
+        keys = ", ".join(self.by[0])
+        return f"rows or partial values by {keys}" if keys else "rows or partial values, without key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ Invariant: the column names of a node are distinct, also when compared without c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import Field, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import Field, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 from sqlglot import exp
@@ -41,6 +41,11 @@ class Node(ABC):
         """The types too, where they are known without asking the engine."""
         return None
 
+    @property
+    def reorders_only(self) -> bool:
+        """The rows stay as they are and only their order changes, which changes do not have."""
+        return False
+
     @abstractmethod
     def label(self) -> str:
         """One line for explain: `Filter: a > 5`."""
@@ -52,6 +57,14 @@ class Node(ABC):
     @abstractmethod
     def stream(self) -> Incremental:
         """The shape of the incremental form."""
+
+    def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
+        """This operator over other inputs. `carry` are columns of theirs that a linear operator hands on as they are;
+        most keep every column of their input and need not do anything."""
+        del carry
+        given = iter(inputs)
+        changed = {field.name: next(given) for field in fields(self) if isinstance(getattr(self, field.name), Node)}
+        return replace(self, **changed)
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first; a shared node once."""

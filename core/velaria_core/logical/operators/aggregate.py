@@ -44,5 +44,5 @@ class Aggregate(Unary):
         if self.sets is not None:
             return Recompute("grouping sets")
         if all(isinstance(tree, exp.Column) for _, tree in self.keys):
-            return Keyed(tuple(tree.name for _, tree in self.keys))
+            return Keyed((tuple(tree.name for _, tree in self.keys),))
         return Recompute("a key that is an expression")

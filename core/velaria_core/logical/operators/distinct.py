@@ -44,7 +44,7 @@ class Distinct(Unary):
 
     def stream(self) -> Incremental:
         if not self.on:
-            return Keyed(self.columns)
+            return Keyed((self.columns,))
         if all(isinstance(key, exp.Column) for key in self.on):
-            return Keyed(tuple(name for key in self.on for name in columns_of(key)))
+            return Keyed((tuple(name for key in self.on for name in columns_of(key)),))
         return Recompute("DISTINCT ON an expression")

@@ -31,4 +31,4 @@ class Except(Node):
         return set_operation(inputs, "EXCEPT" + (" ALL" if self.all else ""), self.columns)
 
     def stream(self) -> Incremental:
-        return Keyed(self.columns)
+        return Keyed((self.left.columns, self.right.columns))

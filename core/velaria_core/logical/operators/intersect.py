@@ -31,4 +31,4 @@ class Intersect(Node):
         return set_operation(inputs, "INTERSECT" + (" ALL" if self.all else ""), self.columns)
 
     def stream(self) -> Incremental:
-        return Keyed(self.columns)
+        return Keyed((self.left.columns, self.right.columns))

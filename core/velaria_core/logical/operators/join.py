@@ -67,10 +67,10 @@ class Join(Node):
     def stream(self) -> Incremental:
         if self.kind in (JoinKind.INNER, JoinKind.CROSS):
             return Bilinear()
-        keys = tuple(left for left, _ in self.equalities())
-        if not keys:
+        pairs = self.equalities()
+        if not pairs:
             return Recompute(f"{self.kind} join without an equality")
-        return Keyed(keys)
+        return Keyed((tuple(left for left, _ in pairs), tuple(right for _, right in pairs)))
 
     def equalities(self) -> list[tuple[str, str]]:
         """(left column, right column) of each `left = right` that the condition demands."""

@@ -6,7 +6,9 @@ Stream  Recompute: run over all rows each epoch, emit the difference. So no SELE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import pyarrow as pa
 
@@ -42,6 +44,10 @@ class Opaque(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.names
+
+    def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
+        del carry
+        return replace(self, tables=tuple(inputs))
 
     def label(self) -> str:
         return f"Query: {self.reason}"

@@ -6,11 +6,14 @@ Stream  Linear: computed for the changes, with their diffs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
+from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
-from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.node import Node, Unary, listed
 from velaria_core.logical.query import Named, Query
 
 
@@ -28,6 +31,10 @@ class Project(Unary):
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
         return rows.projected(self.named)
+
+    def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
+        (rows,) = inputs
+        return replace(self, input=rows, named=(*self.named, *((name, reference(name)) for name in carry)))
 
     def stream(self) -> Incremental:
         return Linear()

@@ -19,6 +19,10 @@ from velaria_core.logical.query import Query
 class Sort(Unary):
     keys: tuple[exp.Ordered, ...]
 
+    @property
+    def reorders_only(self) -> bool:
+        return True
+
     def label(self) -> str:
         return f"Sort: {listed(self.keys)}"
 

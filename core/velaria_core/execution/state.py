@@ -1,0 +1,69 @@
+"""State: what the steps of one stream query keep, in one DuckDB database, behind a narrow interface.
+
+A `Store` holds one connection for the life of a query. Steps declare tables, feeds (Arrow tables that are bound anew
+each epoch) and statements, which are prepared once: preparing is the largest saving of a small epoch
+(duckdb-notes section 2). Everything happens inside the transaction that the epoch opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
+
+import pyarrow as pa
+
+from velaria_core.execution.duck import Cursor, Engine
+from velaria_core.types import duckdb_type, quoted
+
+Statement = Callable[[], pa.Table]
+
+
+class Feed:
+    """An Arrow table that statements read by name and that the next epoch replaces."""
+
+    def __init__(self, name: str, schema: pa.Schema) -> None:
+        self.name = name
+        self.schema = schema
+        self.table = schema.empty_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return self.schema.__arrow_c_schema__()
+
+
+class Store:
+    """Tables, feeds and prepared statements of one query."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._held = ExitStack()
+        self.cursor: Cursor = self._held.enter_context(engine.cursor())
+        self._numbers = count(1)
+
+    def feed(self, schema: pa.Schema) -> Feed:
+        """A feed of this schema, bound to a name of its own."""
+        feed = Feed(f"feed_{next(self._numbers)}", schema)
+        self.cursor.bind({feed.name: feed})
+        return feed
+
+    def table(self, name: str, schema: pa.Schema) -> str:
+        """A table that is kept between epochs and runs; made when it is not there. Returns its quoted name."""
+        columns = ", ".join(f"{quoted(field.name)} {duckdb_type(field.type)}" for field in schema)
+        self.cursor.rows(f"CREATE TABLE IF NOT EXISTS {quoted(name)} ({columns})")
+        return quoted(name)
+
+    def prepare(self, sql: str) -> Statement:
+        """A statement that is planned now and run by calling it."""
+        name = f"statement_{next(self._numbers)}"
+        self.cursor.rows(f"PREPARE {name} AS {sql}")
+        return lambda: self.cursor.run(f"EXECUTE {name}")
+
+    def schema(self, sql: str) -> pa.Schema:
+        """The columns of a query over the store's tables and feeds."""
+        return self.cursor.schema(sql)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._held.close()
