@@ -6,7 +6,7 @@ import base64
 
 import pyarrow as pa
 
-from velaria_core.errors import DataError, Place, VelariaError
+from velaria_core.errors import DataError, InputError, Place, VelariaError
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.files import scan
 from velaria_core.execution.files.options import ParquetOptions
