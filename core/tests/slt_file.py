@@ -35,6 +35,9 @@ import pyarrow as pa
 
 from velaria_core.errors import display_width
 
+FOLDER = Path(__file__).parent / "slt"
+FILES = sorted(FOLDER.rglob("*.slt"))
+
 _KINDS = ("file", "statement", "query", "explain")
 _FLAGS = frozenset({"rowsort", "nosort", "names", "own"})
 
@@ -201,7 +204,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines with their columns below each other."""
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(value + " " * (width - display_width(value)) for value, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(text + " " * (width - display_width(text)) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
 

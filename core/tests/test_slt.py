@@ -2,6 +2,8 @@
 
     pytest core/tests/test_slt.py -k joins                  the files whose path holds "joins"
     VELARIA_UPDATE_GOLDEN=1 pytest core/tests/test_slt.py   writes what is, for the eye to review in the diff
+
+CI never sets the variable.
 """
 
 from __future__ import annotations
@@ -14,13 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from slt_file import FILES, FOLDER, Change, Record, Slt, aligned, compared, letters, read, rows_as_text, write_file
 
-from slt_file import Change, Record, Slt, aligned, compared, letters, read, rows_as_text, write_file
 from velaria_core import DataflowSession, VelariaError
 from velaria_core.logical.explain import tree
 
-FOLDER = Path(__file__).parent / "slt"
-FILES = sorted(FOLDER.rglob("*.slt"))
 UPDATE = bool(os.environ.get("VELARIA_UPDATE_GOLDEN"))
 
 

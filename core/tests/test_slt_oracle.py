@@ -6,14 +6,14 @@ prose above it says what. Column names may differ, rows and types may not.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 import pytest
-
 from properties.tables import bag, row_list
-from slt_file import Record, letters, read, write_file
-from test_slt import FILES, FOLDER
+from slt_file import FILES, FOLDER, Record, letters, read, write_file
+
 from velaria_core import DataflowSession, VelariaError
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import Select
@@ -38,7 +38,8 @@ class Oracle:
         elif record.kind == "query" and _is_plain(sql):
             self._compare(record, sql)
         elif record.kind == "query" or (record.kind == "statement" and record.words[0] == "ok"):
-            self.session.sql(sql, record.parameters)
+            with suppress(VelariaError):  # test_slt.py tells of it
+                self.session.sql(sql, record.parameters)
             self._mirror()
 
     def _mirror(self) -> None:
@@ -48,7 +49,10 @@ class Oracle:
             if kind == "sink":
                 continue
             quoted = '"' + name.replace('"', '""') + '"'
-            feed = self.session.sql(f"SELECT * FROM {quoted}").to_arrow()
+            try:
+                feed = self.session.sql(f"SELECT * FROM {quoted}").to_arrow()
+            except VelariaError:
+                continue  # a view of what is gone
             self.bare.register("feed", feed)
             self.bare.execute(f"CREATE OR REPLACE TABLE {quoted} AS SELECT * FROM feed")
             self.bare.unregister("feed")

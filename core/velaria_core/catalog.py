@@ -29,7 +29,7 @@ from velaria_core.execution import batch, files, lower
 from velaria_core.execution.duck import Engine
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Opaque, Project, Scan, TimeKind
+from velaria_core.logical.operators import Opaque, Project, Scan, TimeKind, Values
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.binder import Binder
@@ -417,7 +417,9 @@ class Catalog:
     def _append(self, entry: Entry, targets: Sequence[str], node: Node) -> pa.Table:
         listed = ", ".join(quoted(name) for name in targets)
         with batch.running(self._engine, node) as (cursor, lowered):
-            rows = cursor.execute(f"INSERT INTO {entry.stored} ({listed}) {lowered.sql}")
+            # As a query, the rows of VALUES would first be brought to one type: 1 beside 2.50 becomes 1.00.
+            rows_in = node.clause() if isinstance(node, Values) else lowered.sql
+            rows = cursor.execute(f"INSERT INTO {entry.stored} ({listed}) {rows_in}")
         return _done("insert done" if rows else "insert ignored: empty input", rows)
 
     def insert_plan(self, name: str, node: Node) -> int:

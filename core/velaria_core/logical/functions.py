@@ -132,6 +132,8 @@ _KEYWORD_CALLS: Final = frozenset(
 # After these, FILTER begins a clause.
 _CLOSING: Final = frozenset({TokenType.R_PAREN})
 _KNOWN: Final = frozenset(DuckDBParser.FUNCTIONS) | frozenset(DuckDBParser.FUNCTION_PARSERS) | {"APPLY", "XOR"}
+_CLOSE_OPERATORS: Final = frozenset({TokenType.DCOLON, TokenType.L_BRACKET, TokenType.DOT})
+_ARROWS: Final = frozenset({TokenType.ARROW, TokenType.DARROW})
 # Stands before a name so that sqlglot does not know it. No text that is SQL holds this character.
 _HIDDEN: Final = "\x01"
 _NULLS_WINDOWS: Final = (exp.FirstValue, exp.LastValue, exp.NthValue, exp.Lag, exp.Lead)
@@ -155,6 +157,12 @@ def plain(tokens: Sequence[Token]) -> list[Token]:
             token = Token(TokenType.VAR, name, token.line, token.col, token.start, token.end, token.comments)
         if kind == TokenType.STRING and at > 0 and _is_hex_prefix(tokens[at - 1], token):
             made[-1:] = _hex_bytes(tokens[at - 1], token)
+        elif kind == TokenType.STRING and 0 < at < last and _is_typed(tokens[at - 1], tokens[at + 1]):
+            # DATE '2024-01-01'::VARCHAR: sqlglot applies what follows to the text alone.
+            made[-1:] = [_sign(TokenType.L_PAREN, "(", token), made[-1], token, _sign(TokenType.R_PAREN, ")", token)]
+        elif kind == TokenType.STRING and at > 0 and tokens[at - 1].token_type in _ARROWS:
+            # A key such as 'a.b' is one key to the engine, and a path to sqlglot unless it is in parentheses.
+            made += [_sign(TokenType.L_PAREN, "(", token), token, _sign(TokenType.R_PAREN, ")", token)]
         else:
             made.append(token)
     return made
@@ -162,6 +170,15 @@ def plain(tokens: Sequence[Token]) -> list[Token]:
 
 def _is_hex_prefix(token: Token, string: Token) -> bool:
     return token.token_type == TokenType.VAR and token.text.lower() == "x" and token.end + 1 == string.start
+
+
+def _is_typed(before: Token, behind: Token) -> bool:
+    """Whether a text has its type before it, and an operator behind it that binds closer than that to sqlglot."""
+    return before.token_type in DuckDBParser.TYPE_TOKENS and behind.token_type in _CLOSE_OPERATORS
+
+
+def _sign(kind: TokenType, text: str, near: Token) -> Token:
+    return Token(kind, text, near.line, near.col, near.start, near.end)
 
 
 def _hex_bytes(prefix: Token, string: Token) -> list[Token]:
@@ -182,6 +199,8 @@ def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:
     Raises:
         SqlglotError: sqlglot cannot read them.
     """
+    if any(_is_misread(token, tokens[at + 1 : at + 2]) for at, token in enumerate(tokens)):
+        return None
     trees = _DUCKDB.parser().parse(plain(tokens), text)
     tree = trees[0] if len(trees) == 1 else None
     if not isinstance(tree, exp.Expr):
@@ -194,10 +213,20 @@ def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:
         this = node.args.get("this")
         if isinstance(this, str) and this[:1] == _HIDDEN:
             node.set("this", this[1:])
+        elif isinstance(node, (exp.JSONExtract, exp.JSONExtractScalar)) and isinstance(node.expression, exp.Paren):
+            node.set("expression", node.expression.unnest())
         elif isinstance(node, (exp.IgnoreNulls, exp.RespectNulls)):
             # sqlglot prints it for these alone, and leaves it out elsewhere.
             faithful_all = faithful_all and isinstance(_within(node), _NULLS_WINDOWS)
     return _resolved(tree, calls) if faithful_all else None
+
+
+def _is_misread(token: Token, behind: Sequence[Token]) -> bool:
+    """`a <=> b` is a distance and `a !` a factorial; sqlglot takes the first for IS NOT DISTINCT FROM, the second for
+    NOT. (`!~` begins with the same sign.)"""
+    if token.token_type == TokenType.NOT and token.text == "!":
+        return not (behind and behind[0].text.startswith("~"))
+    return token.token_type == TokenType.NULLSAFE_EQ
 
 
 def _within(node: exp.Expr) -> exp.Expr | None:

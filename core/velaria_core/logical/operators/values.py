@@ -33,9 +33,12 @@ class Values(Node):
         if len(self.rows) == 1:
             (row,) = self.rows
             return Query((), tuple(zip(self.names, row, strict=True)))
-        rows = ", ".join("(" + ", ".join(to_sql(value) for value in row) + ")" for row in self.rows)
         names = ", ".join(quoted(name) for name in self.names)
-        return Query.table(f"(SELECT * FROM (VALUES {rows}) AS v({names}))", self.names)
+        return Query.table(f"(SELECT * FROM ({self.clause()}) AS v({names}))", self.names)
+
+    def clause(self) -> str:
+        """The rows as a VALUES clause: an INSERT of it takes each value to the column's type by itself."""
+        return "VALUES " + ", ".join("(" + ", ".join(to_sql(value) for value in row) + ")" for row in self.rows)
 
     def stream(self) -> Incremental:
         return Linear()
