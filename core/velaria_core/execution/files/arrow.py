@@ -82,8 +82,10 @@ def plan_of(files: tuple[File, ...]) -> scan.Plan:
         schema = found
         for item in found:
             duckdb_type(item.type)  # tells of a type that the engine has not
+    pushdown = scan.COLUMNAR
     if all(streams):
         feed: Any = Streams([file.path for file in files])
+        pushdown = frozenset()
     elif not any(streams):
         import pyarrow.dataset
 
@@ -96,7 +98,8 @@ def plan_of(files: tuple[File, ...]) -> scan.Plan:
             place=Place(file=files[0].path),
         )
     faults.name_feed(name, files[0].path)
-    return scan.Plan("arrow", files, quoted(name), feed=feed, details=(("ipc", "stream" if streams[0] else "file"),))
+    details = (("ipc", "stream" if streams[0] else "file"),)
+    return scan.Plan("arrow", files, quoted(name), feed=feed, pushdown=pushdown, details=details)
 
 
 def _kind(file: File) -> bool:

@@ -198,7 +198,7 @@ def _stored(
 
         plan = arrow.plan_of((File(str(path), path.stat().st_size, 0, 0),))
         found = scan.relation_of(engine, plan)
-        return Relation(name, found.schema, found.sql, kind, found.feed, details=details)
+        return Relation(name, found.schema, found.sql, kind, found.feed, scan.COLUMNAR, details)
     call = f"read_parquet({engine_list([str(path)])})"
     with engine.cursor() as cursor:
         stored = cursor.schema(f"SELECT * FROM {call}")
@@ -209,7 +209,7 @@ def _stored(
             for column, wanted in types
         ]
         sql = call if all(text.startswith('"') for text in shown) else f"(SELECT {', '.join(shown)} FROM {call})"
-        return Relation(name, cursor.schema(f"SELECT * FROM {sql}"), sql, kind, details=details)
+        return Relation(name, cursor.schema(f"SELECT * FROM {sql}"), sql, kind, None, scan.COLUMNAR, details)
 
 
 @contextmanager

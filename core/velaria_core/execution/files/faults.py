@@ -7,12 +7,12 @@ only where an error is reported.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from threading import Lock
 
 from velaria_core.errors import DataError, Place, VelariaError
@@ -49,23 +49,27 @@ class Source:
     records: Callable[[str], Iterator[Record]]
 
 
-_numbers = count(1)
 _lock = Lock()
-_sources: OrderedDict[int, Source] = OrderedDict()
+_sources: OrderedDict[str, Source] = OrderedDict()
 # A plain copy that was made of a file -> the file.
 _originals: dict[str, str] = {}
 # A name that Arrow data is bound to -> the (first) file that it comes from.
 _feeds: dict[str, str] = {}
 
 
-def register(source: Source) -> int:
-    """Remember a source; the number stands in the errors of its guards. The oldest are forgotten."""
-    number = next(_numbers)
+def register(source: Source) -> str:
+    """Remember a source, under a name that stands in the errors of its guards. The oldest are forgotten.
+
+    The name is made of what is read and how, so that the SQL of a plan is the same text in every process.
+    """
+    read_as = [(column.name, column.type, column.raw) for column in source.columns]
+    name = hashlib.sha256(repr((source.files, read_as)).encode()).hexdigest()[:12]
     with _lock:
-        _sources[number] = source
+        _sources[name] = source
+        _sources.move_to_end(name)
         while len(_sources) > SOURCES_MAX:
             _sources.popitem(last=False)
-    return number
+    return name
 
 
 def name_copy(copy: str, original: str) -> None:
@@ -111,8 +115,8 @@ def kind_name(kind: str) -> str:
 def _guard_error(message: str) -> VelariaError | None:
     if not message.startswith(MARK):
         return None
-    _, number, at, value = message.split(SEPARATOR, 3)
-    source = _sources.get(int(number))
+    _, name, at, value = message.split(SEPARATOR, 3)
+    source = _sources.get(name)
     if source is None:
         return DataError("file.bad_value", f'"{shorten(value)}" does not fit the type of its column')
     column = source.columns[int(at)]

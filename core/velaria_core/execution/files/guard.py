@@ -70,7 +70,7 @@ class Column:
         """The reader's own value is the column's value."""
         return self.guard is None and not self.missing
 
-    def value(self, source: int, number: int) -> str:
+    def value(self, source: str, number: int) -> str:
         """The checked value in SQL; a bad one stops the query."""
         if self.guard is None:
             return self.cell

@@ -204,8 +204,8 @@ def _of_text(
         keep: a condition over `line`: it is a row.
         fault: why a line is no row, over `line`; NULL when it is one or is left out silently.
     """
-    number = faults.register(source)
-    values = ", ".join(f"{column.value(number, at)} AS {quoted(column.name)}" for at, column in enumerate(columns))
+    name = faults.register(source)
+    values = ", ".join(f"{column.value(name, at)} AS {quoted(column.name)}" for at, column in enumerate(columns))
     lines = lines_call(paths, reading)
 
     def rows(path: str) -> str:
@@ -220,6 +220,8 @@ def _of_text(
         files,
         f"(SELECT {values} FROM (SELECT {cells} FROM {lines} WHERE {keep}))",
         stage=scan.LineReader(rows, columns, tuple(paths)).stage,
+        # Whole lines are read, whatever is wanted of them.
+        pushdown=frozenset(),
         details=details,
         warnings=warnings,
     )

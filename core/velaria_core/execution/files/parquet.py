@@ -34,7 +34,7 @@ def plan(engine: Engine, files: tuple[File, ...], options: ParquetOptions) -> sc
         call += ", union_by_name=true"
     if options.hive_partitioning is not None:
         call += f", hive_partitioning={str(options.hive_partitioning).lower()}"
-    return scan.Plan("parquet", files, _with_vectors(engine, files, call + ")"))
+    return scan.Plan("parquet", files, _with_vectors(engine, files, call + ")"), pushdown=scan.COLUMNAR)
 
 
 def _with_vectors(engine: Engine, files: tuple[File, ...], call: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -25,6 +25,8 @@ from velaria_core.execution.files.paths import File
 from velaria_core.logical.relation import Relation
 from velaria_core.types import literal, quoted
 
+# What the engine does itself while it reads columns.
+COLUMNAR = frozenset({"projection", "filter"})
 REJECTS = "file VARCHAR, line BIGINT, column_name VARCHAR, error VARCHAR, text VARCHAR"
 LINE, TEXT, FAULT = '"velaria line"', '"velaria text"', '"velaria fault"'
 
@@ -57,6 +59,7 @@ class Plan:
         sql: what stands after FROM.
         stage: how it is read row by row, or None where rows do not fail singly.
         feed: Arrow data to be bound under the name in `sql`.
+        pushdown: what the engine's reader takes over.
     """
 
     kind: str
@@ -64,9 +67,9 @@ class Plan:
     sql: str
     stage: Stage | None = None
     feed: Any = None
+    pushdown: frozenset[str] = frozenset({"projection"})
     details: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
-    keep: tuple[object, ...] = field(default=())
 
 
 _tables = count(1)
@@ -105,6 +108,7 @@ def relation_of(engine: Engine, plan: Plan) -> Relation:
         sql=plan.sql,
         kind=plan.kind,
         feed=plan.feed,
+        pushdown=plan.pushdown,
         details=(
             ("files", str(len(plan.files))),
             ("bytes", str(sum(file.size for file in plan.files))),
@@ -170,7 +174,8 @@ def table_relation(engine: Engine, plan: Plan, table: str, prefix: str = "") -> 
     """The relation of a staged table."""
     with engine.cursor() as cursor:
         schema = cursor.schema(f"SELECT * FROM {table}")
-    return Relation(f"{prefix}{label(plan.kind, plan.files)} in memory", schema, table, plan.kind, details=plan.details)
+    name = f"{prefix}{label(plan.kind, plan.files)} in memory"
+    return Relation(name, schema, table, plan.kind, pushdown=COLUMNAR, details=plan.details)
 
 
 def _name_originals(cursor: Cursor, rejects: str) -> None:
@@ -197,14 +202,14 @@ class Reader:
     output: tuple[tuple[str, str], ...]
     source: Source
 
-    def select(self, number: int) -> str:
-        """What stands after FROM for a lazy read; `number` is the source's."""
+    def select(self, name_in_errors: str) -> str:
+        """What stands after FROM for a lazy read; `name_in_errors` is the registered source's."""
         plain = all(column.plain for column in self.columns)
         if plain and self.output == tuple((column.name, column.name) for column in self.columns):
             return self.call("")
         places = {column.name: at for at, column in enumerate(self.columns)}
         shown = [
-            f"{self.columns[at].value(number, at)} AS {quoted(name)}"
+            f"{self.columns[at].value(name_in_errors, at)} AS {quoted(name)}"
             for name, column in self.output
             for at in (places[column],)
         ]
