@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from velaria_core.dataframe import DataFrame as DataFrame
+    from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
+    from velaria_core.execution.jobs import JobHandle as JobHandle
+    from velaria_core.execution.jobs import JobState as JobState
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -33,6 +36,9 @@ _PUBLIC = {
     "fn": "logical.expr",
     "lit": "logical.expr",
     "when": "logical.expr",
+    "ExecutionOptions": "execution.jobs",
+    "JobHandle": "execution.jobs",
+    "JobState": "execution.jobs",
     "VelariaError": "errors",
     "InputError": "errors",
     "SqlSyntaxError": "errors",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from velaria_core.errors import StateError as StateError
     from velaria_core.errors import TableKindError as TableKindError
     from velaria_core.errors import VelariaError as VelariaError
+    from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
+    from velaria_core.execution.jobs import JobHandle as JobHandle
+    from velaria_core.execution.jobs import JobState as JobState
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -39,9 +42,12 @@ __all__ = [
     "DataError",
     "DataFrame",
     "DataflowSession",
+    "ExecutionOptions",
     "ExternalError",
     "InputError",
     "InternalError",
+    "JobHandle",
+    "JobState",
     "QueryCancelled",
     "Session",
     "SqlSemanticError",

@@ -13,6 +13,9 @@ import pyarrow as pa
 from velaria_core.errors import DataError, InputError
 from velaria_core.types import type_name
 
+# Libraries that `velaria` names as extras of its own.
+_EXTRAS = frozenset({"pandas", "polars"})
+
 
 def need(module: str) -> Any:
     """An optional library.
@@ -23,8 +26,9 @@ def need(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        wanted = f"'velaria[{module}]'" if module in _EXTRAS else module
         raise InputError(
-            "dependency.missing", f"{module} is not installed", hint=f"pip install 'velaria[{module}]'", cause=error
+            "dependency.missing", f"{module} is not installed", hint=f"pip install {wanted}", cause=error
         ) from error
 
 
