@@ -265,7 +265,13 @@ class Catalog:
         handler = _HANDLERS.get(type(statement))
         if handler is None:
             raise SqlUnsupportedError("sql.unsupported_statement", f"{type(statement).__name__} is not run here")
-        return handler(self, statement, text)
+        try:
+            return handler(self, statement, text)
+        except InputError as error:
+            # What knows no better place is about the name in the statement.
+            if error.place is None and (name := _subject(statement)) is not None:
+                error.place = name.span.place(text)
+            raise
 
     def _create_table(self, statement: CreateTable, text: str) -> pa.Table:
         name = str(statement.name)
@@ -392,7 +398,8 @@ class Catalog:
     def _insert(self, statement: Insert, text: str) -> pa.Table:
         node = self.bind(statement.select, text)
         entry = self._writable(str(statement.table))
-        targets = self._targets(entry, statement.columns, node, by_name=statement.by_name)
+        places = [span.place(text) for span in statement.column_spans]
+        targets = self._targets(entry, statement.columns, node, by_name=statement.by_name, places=places)
         return self._append(entry, targets, node)
 
     def _writable(self, name: str) -> Entry:
@@ -443,21 +450,31 @@ class Catalog:
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
         return rows
 
-    def _targets(self, entry: Entry, columns: Sequence[str] | None, node: Node, *, by_name: bool = False) -> list[str]:
-        """The stored columns that a plan's columns go to, in the plan's order."""
+    def _targets(
+        self,
+        entry: Entry,
+        columns: Sequence[str] | None,
+        node: Node,
+        *,
+        by_name: bool = False,
+        places: Sequence[Place] = (),
+    ) -> list[str]:
+        """The stored columns that a plan's columns go to, in the plan's order. `places` are those of `columns`."""
         assert entry.stored is not None
         known = {name.lower(): name for name in self._stored(entry.name, entry.stored, entry.kind).schema.names}
         targets = list(node.columns if by_name else columns if columns else known.values())
         seen: set[str] = set()
-        for name in targets:
+        for at, name in enumerate(targets):
+            place = places[at] if at < len(places) else None
             if name.lower() not in known:
                 raise SqlSemanticError(
                     "sql.unknown_column",
                     f'no column "{name}" in "{entry.name}"',
                     hint=did_you_mean(name, known.values(), "columns"),
+                    place=place,
                 )
             if name.lower() in seen:
-                raise SqlSemanticError("sql.duplicate_column", f'"{name}" is listed twice')
+                raise SqlSemanticError("sql.duplicate_column", f'"{name}" is listed twice', place=place)
             seen.add(name.lower())
         if len(targets) != len(node.columns):
             raise SqlSemanticError(
@@ -511,6 +528,18 @@ class Catalog:
         if statement.like is None:
             return listing
         return listing.filter(pc.match_like(listing.column("name"), statement.like, ignore_case=True))
+
+
+def _subject(statement: Statement) -> Name | None:
+    """The table or view that a statement is about."""
+    match statement:
+        case CreateTable() | CreateView() | Drop():
+            return statement.name
+        case Insert():
+            return statement.table
+        case Describe() | Summarize() if isinstance(statement.target, Name):
+            return statement.target
+    return None
 
 
 _DROPS = {

@@ -375,6 +375,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again"),
     _Rule(r"No files found that match", InputError, "file.not_found", "check the path; globs may match nothing"),
     _Rule(r"(?i)division by zero", DataError, "value.division_by_zero", "use nullif(divisor, 0), or TRY(...)"),
+    _Rule(r"(?i)date field value out of range", DataError, "value.conversion", "TRY_CAST gives NULL instead"),
     _Rule(
         r"^OutOfRange|(?i:overflow)|out of range",
         DataError,
