@@ -29,6 +29,7 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Aggregate, Filter, Project, Scan, Values
 from velaria_core.logical.query import Query
 from velaria_core.logical.relation import Relation
+from velaria_core.session import DataflowSession
 
 # Minutes of work for any machine.
 ENDLESS_ROWS = 10**11
@@ -439,3 +440,34 @@ def test_a_write_conflict_invites_a_retry(engine: Engine) -> None:
                 two.execute("UPDATE t SET a = 3")
     assert caught.value.code == "database.conflict"
     assert caught.value.retryable
+
+
+# --- through a session (A-20, A-21) -------------------------------------------------------------------------------
+
+
+def test_a_session_submits_sql_and_frames() -> None:
+    with DataflowSession() as session:
+        frame = session.create_dataframe(pa.table({"v": [1, 2, 3]}))
+        session.create_temp_view("t", frame)
+        assert session.submit("SELECT sum(v) AS s FROM t").to_pylist() == [{"s": 6}]
+        assert session.submit(frame.filter("v > 1"), ExecutionOptions(timeout_ms=60_000)).num_rows == 2
+        job = session.submit_async("SELECT count(*) AS n FROM t")
+        assert job.result().to_pylist() == [{"n": 3}]
+        with pytest.raises(QueryCancelled) as caught:
+            session.submit(f"SELECT sum(hash(range)) FROM range({ENDLESS_ROWS})", ExecutionOptions(timeout_ms=50))
+        assert caught.value.code == "query.timeout"
+    assert job.result().num_rows == 1
+
+
+def test_a_session_that_closes_ends_its_jobs() -> None:
+    session = DataflowSession()
+    other = DataflowSession()
+    job = session.submit_async(f"SELECT sum(hash(range)) FROM range({ENDLESS_ROWS})")
+    theirs = other.submit_async(f"SELECT sum(hash(range)) FROM range({ENDLESS_ROWS})")
+    eventually(job, JobState.RUNNING)
+    eventually(theirs, JobState.RUNNING)
+    session.close()
+    assert job.state is JobState.CANCELLED
+    assert theirs.state is JobState.RUNNING, "sessions share nothing"
+    other.close()
+    assert theirs.done
