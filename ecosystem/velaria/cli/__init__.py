@@ -15,6 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version_line())
         return 0
-    from velaria.cli.program import run
+    try:
+        from velaria.cli.program import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while it was loading, or on its way out
+        print("interrupted", file=sys.stderr)
+        return 130

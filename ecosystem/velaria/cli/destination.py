@@ -67,8 +67,8 @@ def _gated(raw: BinaryIO) -> Iterator[BinaryIO]:
 class Gate(io.RawIOBase):
     """A stream that can be shut: writes after a failure are lost.
 
-    Writers of Parquet and Arrow add their closing bytes also when they are abandoned; output that broke off must not
-    look complete.
+    Writers of Parquet add their closing bytes also when they are abandoned and collected; output that broke off must
+    not look complete.
     """
 
     def __init__(self, raw: BinaryIO) -> None:

@@ -21,6 +21,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_ROWS = 40
 
+PATH = click.Path(readable=False, allow_dash=True)
+"""Completed by shells and not looked at: whoever opens a file says what is wrong with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -108,7 +111,7 @@ engine_options = packed(
     click.option(
         "--database",
         metavar="FILE",
-        type=click.Path(dir_okay=False),
+        type=PATH,
         envvar="VELARIA_DATABASE",
         help="Keep tables in this file.  [default: memory]",
     ),
@@ -122,7 +125,7 @@ engine_options = packed(
     click.option(
         "--temp-directory",
         metavar="FOLDER",
-        type=click.Path(file_okay=False),
+        type=PATH,
         envvar="VELARIA_TEMP_DIRECTORY",
         help="Where to spill.",
     ),
@@ -141,7 +144,7 @@ output_options = packed(
         "-o",
         "--output",
         metavar="FILE",
-        type=click.Path(),
+        type=PATH,
         help="Write here instead of stdout; the file appears whole or not at all.",
     ),
     click.option(

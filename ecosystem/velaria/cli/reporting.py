@@ -105,10 +105,14 @@ def as_velaria_error(error: BaseException) -> VelariaError:
 
 def usage_error(error: click.ClickException) -> InputError:
     """What click has against the arguments."""
-    hint = None
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        hint = f"see {error.ctx.command_path} --help"
-    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = f"see {context.command_path if context is not None else 'velaria'} --help"
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        message = error.message
+        if error.possibilities:
+            hint = f"did you mean {' or '.join(sorted(error.possibilities))}? {hint}"
+    message = message.rstrip(".")
     return InputError("usage", message[:1].lower() + message[1:], hint=hint, cause=error)
 
 

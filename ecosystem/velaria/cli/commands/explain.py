@@ -16,7 +16,7 @@ from velaria.cli.commands.sql import (
 from velaria.cli.destination import destination
 from velaria.cli.foreground import run_in_foreground
 from velaria.cli.inputs import create_views, named_inputs, named_values, parameters, readable, statement_text
-from velaria.cli.options import Engine, engine_options, reporting_options
+from velaria.cli.options import PATH, Engine, engine_options, reporting_options
 
 
 @click.command("explain", cls=StatementCommand)
@@ -26,7 +26,7 @@ from velaria.cli.options import Engine, engine_options, reporting_options
 @POSITIONAL_PARAMETERS
 @READ_OPTIONS
 @click.option("--analyze", is_flag=True, help="Run it, and show the times and rows of each step.")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write here instead of stdout.")
+@click.option("-o", "--output", metavar="FILE", type=PATH, help="Write here instead of stdout.")
 @engine_options
 @reporting_options
 def command(

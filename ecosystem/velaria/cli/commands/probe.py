@@ -10,21 +10,21 @@ import click
 from velaria.cli.destination import destination, shows_on_terminal
 from velaria.cli.foreground import run_in_foreground
 from velaria.cli.inputs import named_inputs, readable
-from velaria.cli.options import Engine, engine_options, reporting_options
+from velaria.cli.options import PATH, Engine, engine_options, reporting_options
 
 if TYPE_CHECKING:
     from velaria_core.execution.files import Probe
 
 
 @click.command("probe")
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=PATH)
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "json"]),
     help="[default: table on a terminal, json otherwise]",
 )
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write here instead of stdout.")
+@click.option("-o", "--output", metavar="FILE", type=PATH, help="Write here instead of stdout.")
 @engine_options
 @reporting_options
 def command(file: str, form: str | None, output: str | None, engine: Engine) -> None:

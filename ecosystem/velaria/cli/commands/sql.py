@@ -8,12 +8,12 @@ import click
 
 from velaria.cli.foreground import run_in_foreground
 from velaria.cli.inputs import STDIN, create_views, named_inputs, named_values, parameters, readable, statement_text
-from velaria.cli.options import Engine, Output, engine_options, output_options, reporting_options
+from velaria.cli.options import PATH, Engine, Output, engine_options, output_options, reporting_options
 from velaria_core.errors import InputError
 
-STATEMENT_AND_FILES = click.argument("arguments", metavar="[SQL] [FILE]...", nargs=-1, type=click.Path(allow_dash=True))
+STATEMENT_AND_FILES = click.argument("arguments", metavar="[SQL] [FILE]...", nargs=-1, type=PATH)
 STATEMENT_FILE = click.option(
-    "-f", "--file", "statement_file", metavar="FILE", type=click.Path(), help="Read the SQL from here; - is stdin."
+    "-f", "--file", "statement_file", metavar="FILE", type=PATH, help="Read the SQL from here; - is stdin."
 )
 NAMED_PARAMETERS = click.option(
     "--param", "named", metavar="NAME=VALUE", multiple=True, help="Value of $NAME: JSON, or else text."

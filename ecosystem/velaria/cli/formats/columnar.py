@@ -29,16 +29,17 @@ def write_parquet(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
         writer = parquet.ParquetWriter(out, schema, compression="zstd")
     except pa.ArrowNotImplementedError as error:
         raise _unsupported(schema, error) from error
-    with writer:
-        pending: list[pa.RecordBatch] = []
-        for batch in batches:
-            pending.append(batch)
-            rows = sum(held.num_rows for held in pending)
-            if rows >= _GROUP_ROWS or sum(held.nbytes for held in pending) >= _GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(pending))
-                pending.clear()
-        if pending:
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        pending.append(batch)
+        rows = sum(held.num_rows for held in pending)
+        if rows >= _GROUP_ROWS or sum(held.nbytes for held in pending) >= _GROUP_BYTES:
             writer.write_table(pa.Table.from_batches(pending))
+            pending.clear()
+    if pending:
+        writer.write_table(pa.Table.from_batches(pending))
+    # Not after a failure: closing makes the file complete.
+    writer.close()
 
 
 def _unsupported(schema: pa.Schema, error: pa.ArrowNotImplementedError) -> InputError:
@@ -56,6 +57,7 @@ def write_arrow(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
     """An Arrow IPC stream: readable as it grows, by anything that reads Arrow."""
     del max_rows
     schema, batches = stream(frame)
-    with pa.ipc.new_stream(out, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+    writer = pa.ipc.new_stream(out, schema)
+    for batch in batches:
+        writer.write_batch(batch)
+    writer.close()
