@@ -147,6 +147,7 @@ def test_binary_formats_by_their_magic_bytes(desk: Desk) -> None:
 
 def test_suggested_names(desk: Desk) -> None:
     assert found(desk, "my flights-2013.csv", "a\n1\n").suggested_table_name == "my_flights_2013"
+    assert found(desk, "2013.csv", "a\n1\n").suggested_table_name == "_2013"
     desk.write("parts/x1.csv", "a\n1\n")
     desk.write("parts/x2.csv", "a\n1\n")
     probe = files.probe(desk.engine, f"{desk.folder}/parts/*.csv")

@@ -65,17 +65,14 @@ def _split_name(file: str) -> tuple[str | None, str]:
 
 
 def _name_of(path: str) -> str:
-    from velaria_core.execution.files.paths import stem_of
+    from velaria_core.execution.files.probe import table_name
 
     if path == STDIN:
         return STDIN_NAME
     whole = Path(os.path.abspath(path))
-    # A glob such as data/*.csv is called after its folder.
-    for part in (whole.name, whole.parent.name, "data"):
-        name = re.sub(r"\W+", "_", stem_of(part)).strip("_")
-        if name:
-            return f"_{name}" if name[0].isdigit() else name
-    raise AssertionError("the last part is a name")
+    # A glob such as data/*.csv has no letters in its last part: it is called after its folder.
+    names = (table_name(part) for part in (whole.name, whole.parent.name))
+    return next((name for name in names if name.strip("_")), "data")
 
 
 @contextmanager

@@ -302,7 +302,8 @@ def warnings(best: Candidate, candidates: Sequence[Candidate], gap: int) -> list
 def table_name(path: str) -> str:
     """The stem of a file, as a name that SQL takes without quotes where it can."""
     stem = stem_of(path) or "data"
-    return "".join(ch if ch.isalnum() or ch == "_" else "_" for ch in stem)
+    name = "".join(ch if ch.isalnum() or ch == "_" else "_" for ch in stem)
+    return f"_{name}" if name[0].isdigit() else name
 
 
 def open_as(
