@@ -26,7 +26,7 @@ ARROW_SCHEMA = "'ARROW:schema'"
 def running(engine: Engine, root: Node) -> Iterator[tuple[Cursor, Lowered]]:
     """A cursor with the plan's Arrow data bound, and a progress bar for long work on a terminal."""
     lowered = lower(root)
-    with engine.cursor(lowered.feeds) as cursor, progress_bar(cursor):
+    with engine.cursor(lowered.feeds, lowered.files) as cursor, progress_bar(cursor):
         yield cursor, lowered
 
 
@@ -43,7 +43,7 @@ def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
     """
     lowered = lower(root)
     held = ExitStack()
-    cursor = held.enter_context(engine.cursor(lowered.feeds))
+    cursor = held.enter_context(engine.cursor(lowered.feeds, lowered.files))
     try:
         inner = cursor.reader(lowered.sql, READER_ROWS)
     except BaseException:

@@ -33,6 +33,7 @@ from velaria_core.errors import (
     StateError,
     VelariaError,
 )
+from velaria_core.execution.footers import Footers
 from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
@@ -93,6 +94,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._footers = Footers()
         self._lock = threading.Lock()
         self._idle: list[Cursor] = []
         self._held: set[Cursor] = set()
@@ -115,10 +117,14 @@ class Engine:
             raise translate(error, what=f"opening {settings.path or 'the engine'}") from error
 
     @contextmanager
-    def cursor(self, feeds: Mapping[str, Any] | None = None) -> Iterator[Cursor]:
-        """A connection for one caller, with `feeds` (name -> Arrow data) bound while it is held."""
+    def cursor(self, feeds: Mapping[str, Any] | None = None, files: Sequence[str] = ()) -> Iterator[Cursor]:
+        """A connection for one caller, with `feeds` (name -> Arrow data) bound while it is held.
+
+        `files` are Parquet files that it will read, and no others: their footers are kept for the next query.
+        """
         cursor = self._take()
         try:
+            cursor.keep_footers(self._footers.may_be_kept(files))
             cursor.bind(feeds or {})
             yield cursor
         finally:
@@ -167,6 +173,7 @@ class Cursor:
         self._connection = connection
         self._asked: tuple[str, duckdb.DuckDBPyRelation] | None = None
         self._bound: list[str] = []
+        self._keeps_footers = False
         for statement in _PER_CURSOR:
             connection.execute(statement)
 
@@ -176,6 +183,12 @@ class Cursor:
             with translated("binding an Arrow table"):
                 self._connection.register(name, data)
             self._bound.append(name)
+
+    def keep_footers(self, keep: bool) -> None:
+        """Whether footers of Parquet files are kept, and taken from those kept. 0.07 ms where that changes."""
+        if keep != self._keeps_footers:
+            self.rows(f"SET parquet_metadata_cache={str(keep).lower()}")
+            self._keeps_footers = keep
 
     def schema(self, sql: str) -> pa.Schema:
         """The columns that `sql` would give, without running it. 0.2 to 1 ms."""

@@ -493,7 +493,7 @@ class _Attempt:
         outcome: pa.Table | VelariaError
         try:
             lowered = lower(self._node)
-            with self._engine.cursor(lowered.feeds) as cursor:
+            with self._engine.cursor(lowered.feeds, lowered.files) as cursor:
                 with self._outside:
                     self._cursor = cursor
                 try:

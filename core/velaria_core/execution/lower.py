@@ -23,10 +23,17 @@ from velaria_core.types import quoted
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A plan as the engine takes it: the text, and the Arrow data that must be bound to names in it."""
+    """A plan as the engine takes it.
+
+    Attributes:
+        sql: the text.
+        feeds: the Arrow data that must be bound to names in it.
+        files: the Parquet files that it reads; none where it may read others too.
+    """
 
     sql: str
     feeds: Mapping[str, Any]
+    files: tuple[str, ...]
 
 
 # A plan is lowered for its schema first, and then to run.
@@ -44,11 +51,15 @@ def lower(root: Node) -> Lowered:
 def _lowered(root: Node) -> Lowered:
     uses: Counter[int] = Counter()
     feeds: dict[str, Any] = {}
+    parquet: dict[str, tuple[str, ...]] = {}
     for node in root.walk():
         for child in node.inputs:
             uses[id(child)] += 1
-        if isinstance(node, Scan) and node.relation.feed is not None:
-            feeds[node.relation.sql.strip('"')] = node.relation.feed
+        if isinstance(node, Scan):
+            if node.relation.feed is not None:
+                feeds[node.relation.sql.strip('"')] = node.relation.feed
+            if node.relation.files:
+                parquet[node.relation.sql] = node.relation.files
     shared: dict[int, Query] = {}
     texts: list[str] = []
 
@@ -65,7 +76,19 @@ def _lowered(root: Node) -> Lowered:
     text = query(root).sql()
     if texts:
         text = f"WITH {', '.join(texts)} {text}"
-    return Lowered(text, feeds)
+    return Lowered(text, feeds, _only_files(text, parquet))
+
+
+def _only_files(text: str, parquet: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The files of the Parquet relations in a text, or none where something else in it may read Parquet."""
+    if not parquet:
+        return ()
+    rest = text
+    for sql in sorted(parquet, key=len, reverse=True):
+        rest = rest.replace(sql, "")
+    if "parquet" in rest.lower():
+        return ()
+    return tuple(dict.fromkeys(file for files in parquet.values() for file in files))
 
 
 def schema(engine: Engine, root: Node) -> pa.Schema:
@@ -73,5 +96,5 @@ def schema(engine: Engine, root: Node) -> pa.Schema:
     if root.known_schema is not None:
         return root.known_schema
     lowered = lower(root)
-    with engine.cursor(lowered.feeds) as cursor:
+    with engine.cursor(lowered.feeds, lowered.files) as cursor:
         return cursor.schema(lowered.sql)

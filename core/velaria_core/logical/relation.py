@@ -20,6 +20,7 @@ class Relation:
         feed: Arrow data that must be bound to the engine under the name in `sql`, or None.
         pushdown: what the reader itself takes over: any of projection, filter, limit. The engine does the rest.
         details: what explain adds, e.g. paths, delimiter, bytes.
+        files: the Parquet files that `sql` names; none for other kinds.
     """
 
     label: str
@@ -29,3 +30,4 @@ class Relation:
     feed: Any = None
     pushdown: frozenset[str] = frozenset({"projection"})
     details: tuple[tuple[str, str], ...] = field(default=())
+    files: tuple[str, ...] = ()

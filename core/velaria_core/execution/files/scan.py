@@ -114,6 +114,7 @@ def relation_of(engine: Engine, plan: Plan) -> Relation:
             ("bytes", str(sum(file.size for file in plan.files))),
             *plan.details,
         ),
+        files=tuple(file.path for file in plan.files) if plan.kind == "parquet" else (),
     )
 
 

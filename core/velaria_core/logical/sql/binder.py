@@ -354,7 +354,11 @@ class Binder:
             time = scope.resolved(by.tree)
             if not isinstance(time, exp.Column):
                 raise SqlSemanticError("sql.window_column", "WINDOW BY takes a column")
-            kind = self._tables.time_kind(node, time.name)
+            try:
+                kind = self._tables.time_kind(node, time.name)
+            except SqlSemanticError as error:
+                error.place = place_of(by.tree, self._text)
+                raise
             node = WindowAssign(node, time.name, kind, by.every_ms, by.slide_ms, by.name)
             entry = Entry(None, ((by.name, by.name),))
             scope = replace(scope, entries=(*scope.entries, entry))
@@ -746,7 +750,9 @@ class Binder:
                 continue
             node = self._table(table, ctes)
             if not table.alias:
-                table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
+                # A call goes by the name of its function.
+                name = table.name or to_sql(table.this).partition("(")[0].strip()
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
             table.set("this", exp.Identifier(this=marker(len(tables)).strip('"'), quoted=True))
             table.set("db", None)
             table.set("catalog", None)
