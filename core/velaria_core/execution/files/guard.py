@@ -36,11 +36,13 @@ class Guard:
         good: a condition over {x}, true for a value that the cast takes as it is.
         value: the cast of {x}.
         fits: the same condition over the text of a cell, or None where only the engine can tell.
+        wrong: the opposite of `good`, not true for NULL; where it is given it is tested instead, being cheaper.
     """
 
     good: str
     value: str
     fits: Callable[[str], bool] | None = None
+    wrong: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ class Column:
             return self.cell
         told = literal(f"{MARK}{SEPARATOR}{source}{SEPARATOR}{number}{SEPARATOR}")
         failure = f"CAST(error({told} || CAST({self.cell} AS VARCHAR)) AS {self.type})"
+        if self.guard.wrong is not None:
+            wrong, value = self.guard.wrong.format(x=self.cell), self.guard.value.format(x=self.cell)
+            return f"CASE WHEN {wrong} THEN {failure} ELSE {value} END"
         return (
             f"CASE WHEN {self.guard.good.format(x=self.cell)} THEN {self.guard.value.format(x=self.cell)} "
             f"WHEN {self.cell} IS NULL THEN NULL ELSE {failure} END"
@@ -106,7 +111,13 @@ def through_double(kind: str) -> Guard:
             return True  # the reader itself refuses it
         return low <= number <= high and number.is_integer()
 
-    return Guard(f"{{x}} = trunc({{x}}) AND {{x}} BETWEEN {low} AND {high}", f"CAST({{x}} AS {kind})", fits)
+    outside = f"abs({{x}}) > {high}" if low == -high else f"{{x}} NOT BETWEEN {low} AND {high}"
+    return Guard(
+        good=f"{{x}} = trunc({{x}}) AND {{x}} BETWEEN {low} AND {high}",
+        value=f"CAST({{x}} AS {kind})",
+        fits=fits,
+        wrong=f"{{x}} <> trunc({{x}}) OR {outside}",
+    )
 
 
 def integer_text(kind: str) -> Guard:

@@ -164,15 +164,15 @@ def probe(engine: Engine, files: tuple[File, ...], path: str) -> Probe:
     )
 
 
-def look(file: File) -> tuple[Sample | None, list[Candidate]]:
-    """The candidates, best first, and the sample of a text file."""
+def look(file: File, encoding: str | None = None) -> tuple[Sample | None, list[Candidate]]:
+    """The candidates, best first, and the sample of a text file; `encoding` where a caller names it."""
     first = first_bytes(file)
     if first.startswith(parquet.MAGIC):
         return None, [Candidate("parquet", "parquet", MAGIC, "magic bytes", ("begins with PAR1",))]
     if first.startswith(arrow.MAGIC) or arrow.is_stream(first):
         what = "an IPC file" if first.startswith(arrow.MAGIC) else "an IPC stream"
         return None, [Candidate("arrow", "arrow", MAGIC, "magic bytes", (f"begins as {what} does",))]
-    sample = take_sample(file)
+    sample = take_sample(file, encoding)
     candidates = sorted(text_candidates(sample), key=lambda item: -item.score)
     if not candidates:
         raise DataError("file.empty", f'"{file.path}" has no lines', place=Place(file=file.path))
