@@ -123,6 +123,10 @@ def test_a_wrong_encoding(desk: Desk) -> None:
         desk.csv("a,b\n1,2\n3", encoding="utf-16")
     with pytest.raises(InputError, match="no encoding"):
         desk.csv("a\n1\n", encoding="utf-9")
+    # The encoding that the hint names helps also where the format is found.
+    row = {"名": "北京", "值": 1}
+    assert desk.rows(files.read(desk.engine, chinese, encoding="gb18030")) == [row]
+    assert desk.rows(files.from_options(desk.engine, None, {"path": chinese, "encoding": "gb18030"})) == [row]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.log"])

@@ -75,7 +75,7 @@ def read(
     Raises:
         InputError[option.unknown]: an option that the found format has not.
     """
-    name = _found_format(engine, path)
+    name = _found_format(engine, path, options.get("encoding"))
     chosen = _options.FORMATS[name]
     known = {option.argument for option in chosen.options.values()}
     for option in options:
@@ -298,7 +298,7 @@ def from_options(engine: Engine, using: str | None, options: Mapping[str, Any]) 
     path = given.pop("path", None)
     if path is None or not str(path):
         raise InputError("option.missing", "OPTIONS names no path", hint="OPTIONS(path: 'file.csv')")
-    name = using.lower() if using is not None else _found_format(engine, str(path))
+    name = using.lower() if using is not None else _found_format(engine, str(path), given.get("encoding"))
     chosen = _options.FORMATS.get(name)
     if chosen is None:
         raise InputError(
@@ -307,9 +307,9 @@ def from_options(engine: Engine, using: str | None, options: Mapping[str, Any]) 
     return _READERS[chosen.reader](engine, str(path), **_options.arguments(chosen, given))
 
 
-def _found_format(engine: Engine, path: Paths) -> str:
+def _found_format(engine: Engine, path: Paths, encoding: str | None) -> str:
     """The name in USING of what a file is found to be."""
-    best = _probe.look(_paths.resolve(engine.settings, path)[0])[1][0]
+    best = _probe.look(_paths.resolve(engine.settings, path)[0], encoding)[1][0]
     return "tsv" if best.format == "tsv" else best.kind
 
 
