@@ -87,22 +87,11 @@ def readable(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         copy = Path(folder) / STDIN_NAME
         with from_os_error("reading stdin"), copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-        # Compressed data is told by its suffix.
-        named = copy.rename(copy.with_name(STDIN_NAME + _compression(copy)))
         try:
-            yield [Input(one.view, str(named) if one.path == STDIN else one.path) for one in inputs]
+            yield [Input(one.view, str(copy) if one.path == STDIN else one.path) for one in inputs]
         except VelariaError as error:
-            _tell_stdin(error, str(named))
+            _tell_stdin(error, str(copy))
             raise
-
-
-_MAGIC = ((b"\x1f\x8b", ".gz"), (b"\x28\xb5\x2f\xfd", ".zst"))
-
-
-def _compression(file: Path) -> str:
-    with file.open("rb") as opened:
-        start = opened.read(4)
-    return next((suffix for magic, suffix in _MAGIC if start.startswith(magic)), "")
 
 
 def _tell_stdin(error: VelariaError, path: str) -> None:
