@@ -4,9 +4,10 @@ A file tells about one subject, as records that run in order in one session. Rec
 lines that begin with `#` are prose.
 
     file orders.csv [gz | encoding]     lines up to `end` become a file; `$DATA` in later records is its folder
+    write NAME.parquet | .csv | .jsonl  the rows of the SQL below become a file in `$DATA`
     statement ok                        the SQL below runs
-    statement error CODE [L:C] [REGEX]  it is refused with this code, at line L and column C of the SQL, in words that
-                                        match; below `----` may stand the whole message
+    statement error CODE [L:C] [REGEX]  it is refused with this code, at line L and column C of the SQL (or line L of a
+                                        file), in words that match; below `----` may stand the whole message
     query [TYPES] [rowsort] [names] [own]
                                         the SQL below gives the rows below `----`
     explain                             its logical plan is the text below `----`
@@ -33,12 +34,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from velaria_core import DataFrame
 from velaria_core.errors import display_width
 
 FOLDER = Path(__file__).parent / "slt"
 FILES = sorted(FOLDER.rglob("*.slt"))
 
-_KINDS = ("file", "statement", "query", "explain")
+_KINDS = ("file", "write", "statement", "query", "explain")
 _FLAGS = frozenset({"rowsort", "nosort", "names", "own"})
 
 
@@ -144,6 +146,12 @@ def write_file(record: Record, folder: Path) -> None:
     encoding = how[0] if how and how[0] != "gz" else "utf-8"
     content = (record.sql + "\n" if record.sql else "").encode(encoding)
     target.write_bytes(gzip.compress(content, mtime=0) if how == ["gz"] else content)
+
+
+def write_rows(record: Record, folder: Path, frame: DataFrame) -> None:
+    """Make the file of a `write` record."""
+    target = folder / record.words[0]
+    {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_json}[target.suffix](target)
 
 
 # --- rows as text -------------------------------------------------------------------------------------------

@@ -16,7 +16,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from slt_file import FILES, FOLDER, Change, Record, Slt, aligned, compared, letters, read, rows_as_text, write_file
+from slt_file import (
+    FILES,
+    FOLDER,
+    Change,
+    Record,
+    Slt,
+    aligned,
+    compared,
+    letters,
+    read,
+    rows_as_text,
+    write_file,
+    write_rows,
+)
 
 from velaria_core import DataflowSession, VelariaError
 from velaria_core.logical.explain import tree
@@ -72,6 +85,9 @@ class Run:
     def _file(self, record: Record) -> None:
         write_file(record, self.folder)
 
+    def _write(self, record: Record) -> None:
+        write_rows(record, self.folder, self.session.sql(self._sql(record)))
+
     def _statement(self, record: Record) -> None:
         sql = self._sql(record)
         if record.words[0] == "ok":
@@ -81,20 +97,21 @@ class Run:
         try:
             run_batch(self.session, sql, record.parameters)
         except VelariaError as error:
-            place = f"{error.place.line}:{error.place.column}" if error.place is not None else None
-            asked = rest.pop(0) if rest and re.fullmatch(r"\d+:\d+", rest[0]) else None
+            found = (error.place.line, error.place.column) if error.place is not None else ()
+            place = ":".join(str(number) for number in found if number is not None)
+            asked = rest.pop(0) if rest and re.fullmatch(r"\d+(:\d+)?", rest[0]) else None
             pattern = " ".join(rest)
             text = self._hidden(str(error))
             told = [line.rstrip() for line in text.splitlines()]
             wrong = error.code != code or (asked is not None and asked != place)
             wrong = wrong or (bool(pattern) and re.search(pattern, text) is None)
             new = Change(
-                " ".join(["statement error", error.code, *([place] if place else [])]) if wrong else None,
+                " ".join(["statement error", error.code, *([place] if place else ())]) if wrong else None,
                 told if record.expected is not None else None,
             )
             if wrong:
                 asked_for = " ".join(record.words[1:])
-                self._fail(record, f"expected {asked_for}, got {error.code} {place or ''}\n{text}", new)
+                self._fail(record, f"expected {asked_for}, got {error.code} {place}\n{text}", new)
             elif record.expected is not None and told != list(record.expected):
                 self._fail(record, "the message is another:\n" + text, new)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from properties.tables import bag, row_list
-from slt_file import FILES, FOLDER, Record, letters, read, write_file
+from slt_file import FILES, FOLDER, Record, letters, read, write_file, write_rows
 
 from velaria_core import DataflowSession, VelariaError
 from velaria_core.logical.sql.parser import parse
@@ -35,6 +35,9 @@ class Oracle:
         sql = record.sql.replace("$DATA", str(self.folder))
         if record.kind == "file":
             write_file(record, self.folder)
+            self._mirror()  # a file table may read it
+        elif record.kind == "write":
+            write_rows(record, self.folder, self.session.sql(sql))
         elif record.kind == "query" and _is_plain(sql):
             self._compare(record, sql)
         elif record.kind == "query" or (record.kind == "statement" and record.words[0] == "ok"):
