@@ -127,7 +127,7 @@ def _planning(session: DataflowSession, text: str, rounds: int) -> dict[str, flo
     engine, catalog = session._engine, session._catalog
 
     def parsed() -> Select:
-        (statement,) = parse(text, session._engine_parses)
+        (statement,) = parse(text, engine.parse_error)
         assert isinstance(statement, Select)
         return statement
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from velaria_core.catalog import Catalog, Entry, EntryKind
 from velaria_core.dataframe import DataFrame
-from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError, VelariaError
+from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError
 from velaria_core.execution import files
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
@@ -179,7 +179,7 @@ class DataflowSession:
         """
         frame: DataFrame | None = None
         with pointing_into(text):
-            for statement in parse(text, self._engine_parses):
+            for statement in parse(text, self._engine.parse_error):
                 frame = self._run(with_parameters(statement, parameters, text), text)
         assert frame is not None, "the parser refuses a text without statements"
         return frame
@@ -229,7 +229,7 @@ class DataflowSession:
     ) -> BatchExplain:
         """What `explain_sql` prints, as the contract's message."""
         with pointing_into(text):
-            (statement, *rest) = parse(text, self._engine_parses)
+            (statement, *rest) = parse(text, self._engine.parse_error)
             if rest:
                 raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
             if isinstance(statement, Explain):
@@ -248,11 +248,6 @@ class DataflowSession:
     def sql_frontend_name(self) -> str:
         """The name of the SQL frontend, for logs."""
         return SQL_FRONTEND
-
-    def _engine_parses(self, text: str) -> VelariaError | None:
-        """The engine's verdict on a text: None where its parser accepts it, else the error."""
-        with self._engine.cursor() as cursor:
-            return cursor.parse_error(text)
 
     # --- jobs -----------------------------------------------------------------------------------------------
 

@@ -130,6 +130,14 @@ class Engine:
         finally:
             self._give_back(cursor)
 
+    def parse_error(self, sql: str) -> VelariaError | None:
+        """What the engine's parser has against a text, with its place; None if it reads. 0.1 to 0.4 ms."""
+        cursor = self._take()
+        try:
+            return cursor.parse_error(sql)
+        finally:
+            self._give_back(cursor)
+
     def _take(self) -> Cursor:
         with self._lock:
             if self._closed:
@@ -221,7 +229,7 @@ class Cursor:
         return self._connection.sql(sql)
 
     def parse_error(self, sql: str) -> VelariaError | None:
-        """What the engine's parser has against a text, with its place; None if it reads. 0.04 ms."""
+        """See `Engine.parse_error`."""
         try:
             self._connection.extract_statements(sql)
         except duckdb.Error as error:

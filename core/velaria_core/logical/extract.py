@@ -84,6 +84,19 @@ def window_call(tree: exp.Expr) -> bool:
 
 def has(tree: exp.Expr, test: Callable[[exp.Expr], bool]) -> bool:
     """Whether a call of the kind stands in `tree`; the argument of a window function counts for neither kind."""
+    if (kinds := _KINDS.get(test)) is not None and tree.find(*kinds) is None:
+        return False
+    return _has(tree, test)
+
+
+# What a tree must hold to have a call of the kind: most have none, and a look at the types is quick.
+_KINDS: dict[Callable[[exp.Expr], bool], tuple[type[exp.Expr], ...]] = {
+    aggregate_call: (exp.AggFunc, exp.Anonymous),
+    window_call: (exp.Window,),
+}
+
+
+def _has(tree: exp.Expr, test: Callable[[exp.Expr], bool]) -> bool:
     if test(tree):
         return True
     if isinstance(tree, exp.Window):
@@ -92,5 +105,5 @@ def has(tree: exp.Expr, test: Callable[[exp.Expr], bool]) -> bool:
         while isinstance(function, _WRAPPERS):
             function = function.this
         beside = [item for item in tree.iter_expressions() if item is not tree.this]
-        return any(has(item, test) for item in (*function.iter_expressions(), *beside))
-    return any(has(item, test) for item in tree.iter_expressions())
+        return any(_has(item, test) for item in (*function.iter_expressions(), *beside))
+    return any(_has(item, test) for item in tree.iter_expressions())

@@ -28,11 +28,14 @@ class Entry:
     alias: str | None
     columns: tuple[tuple[str, str], ...]
     hidden: frozenset[str] = frozenset()
+    _flat: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_flat", {shown.lower(): flat for shown, flat in reversed(self.columns)})
 
     def column(self, name: str) -> str | None:
-        """The plan's column for a shown name."""
-        folded = name.lower()
-        return next((flat for shown, flat in self.columns if shown.lower() == folded), None)
+        """The plan's column for a shown name, the first of that name."""
+        return self._flat.get(name.lower())
 
 
 @dataclass(frozen=True, slots=True)
