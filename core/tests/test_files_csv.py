@@ -250,6 +250,15 @@ def test_headers_are_found(desk: Desk) -> None:
     assert desk.csv("x\n1\n", header=False) == [{"c0": "x"}, {"c0": "1"}]
 
 
+def test_blank_lines_and_nameless_columns(desk: Desk) -> None:
+    """The engine takes a blank first line for the header."""
+    assert desk.csv("\n\na,b\n1,2\n\n3,4\n\n") == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    assert desk.csv("a,b,\nx,y,\n") == [{"a": "x", "b": "y", "c2": None}]
+    assert desk.csv(",a,c0\n1,2.5,x\n2,3,y\n")[0] == {"c0_": 1, "a": 2.5, "c0": "x"}
+    first, second = desk.write("p/a.csv", "a\n1\n"), desk.write("p/b.csv", "\na\n2\n")
+    assert desk.rows(files.read_csv(desk.engine, [first, second])) == [{"a": 1}, {"a": 2}]
+
+
 def test_columns_choose_and_type(desk: Desk) -> None:
     content = "id,name,zip\n1,a,10115\n2,b,80331\n"
     assert desk.csv(content, columns=["zip", "id"]) == [{"zip": 10115, "id": 1}, {"zip": 80331, "id": 2}]
@@ -334,6 +343,14 @@ def test_globs_lists_and_folders(desk: Desk) -> None:
     ]
     for path in ways:
         assert desk.rows(files.read_csv(desk.engine, path), "SELECT sum(n) AS s FROM {}") == [{"s": 3.5}]
+
+
+def test_files_packed_in_several_ways(desk: Desk) -> None:
+    """Also where some are not sampled: a gz file read as text gives the engine no rows, and no error."""
+    for number in range(12):
+        desk.write(f"p/{number:02}.csv", gzip.compress(b"n\n7\n") if number == 3 else "n\n1\n")
+    opened = files.read_csv(desk.engine, f"{desk.folder}/p/*.csv")
+    assert desk.rows(opened, "SELECT sum(n) AS s FROM {}") == [{"s": 18}]
 
 
 def test_a_bracket_in_a_name_is_no_pattern(desk: Desk) -> None:

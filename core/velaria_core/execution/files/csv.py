@@ -20,7 +20,7 @@ from velaria_core.execution.files.guard import Column, formatted, read_column, t
 from velaria_core.execution.files.infer import Inferred, infer
 from velaria_core.execution.files.options import CsvOptions
 from velaria_core.execution.files.paths import File, engine_list
-from velaria_core.execution.files.sample import Sample, open_plain, take_sample
+from velaria_core.execution.files.sample import Sample, first_text, inspect, open_plain, take_sample
 from velaria_core.types import literal
 
 # What the engine decodes itself; other encodings are read through a plain copy.
@@ -40,6 +40,7 @@ class Sniffed:
 
     Attributes:
         fields: (name, type) of every column in the file's order.
+        skip: lines before the header or first row: those to be skipped, and blank ones.
         marks: texts such as NA that are NULL in the columns that are not text; found in one, they hold for all.
         proven: the samples were the whole files.
     """
@@ -50,6 +51,7 @@ class Sniffed:
     escape: str
     fields: tuple[tuple[str, Inferred], ...]
     proven: bool
+    skip: int = 0
     marks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -118,6 +120,7 @@ def sniff(samples: Sequence[Sample], options: CsvOptions, *, all_sampled: bool =
         escape,
         tuple(fields),
         all_sampled and all(sample.complete for sample in samples),
+        options.skip + blank_lines(head),
         tuple(marks),
         tuple(
             f'"{mark}" is NULL, by column "{where[0]}", in columns that are not text; null_values=[""] keeps it'
@@ -158,6 +161,11 @@ def _skipped(text: str, options: CsvOptions) -> str:
     return text
 
 
+def blank_lines(text: str) -> int:
+    """How many lines at the start are empty: the engine would take the first for the header."""
+    return len(text) - len(text.lstrip("\n"))
+
+
 def delimiter_of(head: str, options: CsvOptions, *, complete: bool) -> str:
     """The delimiter that was given, or the one that divides the head."""
     if options.delimiter is None:
@@ -195,11 +203,18 @@ def _try_rows(text: str, delimiter: str, quote: str, escape: str) -> list[list[s
         return []
 
 
+def _made_up(at: int, taken: Sequence[str]) -> str:
+    name = f"c{at}"
+    while name in taken:
+        name += "_"
+    return name
+
+
 def _names(file: File, first: Sequence[str], header: bool, options: CsvOptions) -> tuple[str, ...]:
     if options.names is not None:
         names = options.names
     elif header:
-        names = tuple(cell.strip() or f"c{at}" for at, cell in enumerate(first))
+        names = tuple(cell.strip() or _made_up(at, first) for at, cell in enumerate(first))
     elif options.columns is not None:
         names = tuple(name for name, _ in options.columns)
     else:
@@ -288,22 +303,24 @@ def _groups(files: tuple[File, ...], options: CsvOptions, samples: dict[str, Sam
     quote = '"' if options.quote is None else options.quote
     rows = _try_rows(head, delimiter, quote, "")
     header = options.header if options.header is not None else has_header(rows)
-    by_columns: dict[tuple[str, ...], list[File]] = {}
+    groups: dict[tuple[tuple[str, ...], int], list[File]] = {}
+    expected: tuple[str, ...] | None = None
     for file in files:
         sample = samples.get(file.path)
-        text = _skipped(sample.head, options) if sample is not None else _first_lines(file, options)
-        top = next(iter(_try_rows(text.split("\n", 1)[0], delimiter, quote, "")), [])
+        text = _skipped(sample.head if sample is not None else first_text(file, options.encoding), options)
+        top = next(iter(_try_rows(text.lstrip("\n").split("\n", 1)[0], delimiter, quote, "")), [])
         columns = tuple(top) if header else (str(len(top)),)
-        if by_columns and columns not in by_columns and not options.union_by_name:
-            expected = next(iter(by_columns))
+        expected = expected or columns
+        if columns != expected and not options.union_by_name:
             raise DataError(
                 "file.mixed_schemas",
                 f'"{file.path}" has other columns than "{files[0].path}": {_difference(columns, expected, header)}',
                 hint="union_by_name=True joins them by name, with NULL for what is missing" if header else None,
                 place=Place(file=file.path, line=options.skip + 1),
             )
-        by_columns.setdefault(columns, []).append(file)
-    return [tuple(members) for members in by_columns.values()]
+        # Files that begin with blank lines are read apart from those that do not.
+        groups.setdefault((columns, blank_lines(text)), []).append(file)
+    return [tuple(members) for members in groups.values()]
 
 
 def _difference(columns: Sequence[str], expected: Sequence[str], header: bool) -> str:
@@ -316,17 +333,13 @@ def _difference(columns: Sequence[str], expected: Sequence[str], header: bool) -
     return " and ".join(parts) or "they stand in another order"
 
 
-def _first_lines(file: File, options: CsvOptions) -> str:
-    return take_sample(file, options.encoding).head if file.size else ""
-
-
 def _reader(
     engine: Engine, files: Sequence[File], samples: Sequence[Sample], options: CsvOptions, found: Sniffed
 ) -> scan.Reader:
     first = samples[0]
     paths = [file.path for file in files]
     compression, encoding = first.compression, first.encoding.lower()
-    if needs_copy(samples):
+    if needs_copy(samples, files):
         whole = {sample.file.path: sample for sample in samples}
         paths = [
             cache.plain_copy(
@@ -351,7 +364,7 @@ def _reader(
             "escape": found.escape,
             "compression": compression,
             "encoding": ENGINE_ENCODINGS[encoding] if encoding != "utf-8-sig" else "utf-8",
-            "skip": options.skip or None,
+            "skip": found.skip or None,
             "comment": options.comment,
             **formats,
         },
@@ -367,9 +380,11 @@ def _reader(
     return scan.Reader(lambda more: f"{call}{more})", columns, _wanted(files[0], columns, options), source)
 
 
-def needs_copy(samples: Sequence[Sample]) -> bool:
+def needs_copy(samples: Sequence[Sample], files: Sequence[File]) -> bool:
     """Whether the engine cannot read one of the files as it is, or not all in the same way."""
     ways = {(sample.compression, sample.encoding.lower()) for sample in samples}
+    sampled = {sample.file.path for sample in samples}
+    ways |= {(inspect(file), samples[0].encoding.lower()) for file in files if file.path not in sampled}
     return (
         len(ways) > 1
         or any(sample.mixed_newlines for sample in samples)
@@ -437,7 +452,7 @@ def records(found: Sniffed, options: CsvOptions, compression: str, encoding: str
         open_plain(File(path, 0, 0, 0), compression) as stream,
         io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as text,
     ):
-        for _ in range(options.skip):
+        for _ in range(found.skip):
             text.readline()
         reader = csv.reader(
             text,
@@ -448,9 +463,9 @@ def records(found: Sniffed, options: CsvOptions, compression: str, encoding: str
             quoting=csv.QUOTE_MINIMAL if found.quote else csv.QUOTE_NONE,
         )
         header = found.header
-        line = options.skip + 1
+        line = found.skip + 1
         for row in reader:
-            start, line = line, options.skip + reader.line_num + 1
+            start, line = line, found.skip + reader.line_num + 1
             if not row or (options.comment and row[0].startswith(options.comment)):
                 continue
             if header:

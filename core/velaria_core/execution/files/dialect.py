@@ -106,26 +106,27 @@ def _agreement(text: str, division: Division) -> float:
 def has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row names the columns.
 
-    It does when its cells are distinct texts and no values, and either stand above columns of other types, or
-    could be names themselves.
+    It does when its cells are texts and no values, and either stand above columns of other types, or could be
+    names themselves: distinct, short, and not found below. A nameless cell stands above nothing.
     """
     if not rows:
         return False
     first = [cell.strip() for cell in rows[0]]
-    if not all(first) or any(_is_value(cell) for cell in first):
+    body = [row for row in rows[1 : LOOKED_AT + 1] if len(row) == len(first)]
+    columns = [[row[at] for row in body] for at in range(len(first))]
+    named = [(cell, column) for cell, column in zip(first, columns, strict=True) if cell]
+    if not named or any(_is_value(cell) for cell, _ in named):
         return False
-    body = [row for row in rows[1:] if len(row) == len(first)]
-    if any(not infer(row[at] for row in body).is_text for at in range(len(first))):
+    if any(not infer(column).is_text for _, column in named):
         return True
-    folded = [cell.lower() for cell in first]
+    if any(any(column) for cell, column in zip(first, columns, strict=True) if not cell):
+        return False
+    folded = [cell.lower() for cell, _ in named]
     if len(set(folded)) != len(folded):
         return False
     if len(rows) == 1:
         return all(_IDENTIFIER.fullmatch(cell) for cell in first)
-    return all(
-        len(cell) <= 64 and _IDENTIFIER.match(cell) and cell not in (row[at] for row in body[:20])
-        for at, cell in enumerate(first)
-    )
+    return all(len(cell) <= 64 and _IDENTIFIER.match(cell) and cell not in column[:20] for cell, column in named)
 
 
 def _is_value(cell: str) -> bool:

@@ -197,7 +197,7 @@ def plan(engine: Engine, files: tuple[File, ...], options: JsonOptions) -> scan.
         warnings = ('the key "" is left out: a column needs a name',)
     paths = [file.path for file in files]
     compression = samples[0].compression
-    if csv.needs_copy(samples) or samples[0].encoding.lower() not in ("utf-8", "ascii"):
+    if csv.needs_copy(samples, files) or samples[0].encoding.lower() not in ("utf-8", "ascii"):
         known = {sample.file.path: sample for sample in samples}
         paths = [
             cache.plain_copy(

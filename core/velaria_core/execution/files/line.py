@@ -37,7 +37,7 @@ def plan(engine: Engine, files: tuple[File, ...], options: LineOptions) -> scan.
     first = samples[0]
     paths = [file.path for file in files]
     compression, encoding = first.compression, first.encoding.lower()
-    if csv.needs_copy(samples):
+    if csv.needs_copy(samples, files):
         known = {sample.file.path: sample for sample in samples}
         paths = [
             cache.plain_copy(

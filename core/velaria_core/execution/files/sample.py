@@ -21,6 +21,7 @@ WHOLE_BYTES_MAX = 512 * 1024
 HEAD_BYTES = 128 * 1024
 BLOCK_BYTES = 16 * 1024
 BLOCKS = 15
+FIRST_BYTES = 64 * 1024
 
 # Suggested for a file that is not UTF-8, the first that decodes it; Chinese before the one that decodes all.
 FALLBACK_ENCODINGS = ("gb18030", "shift_jis", "cp1252", "latin-1")
@@ -163,6 +164,25 @@ def damaged(file: File, error: BaseException) -> DataError:
         place=Place(file=file.path),
         cause=error,
     )
+
+
+def inspect(file: File) -> str:
+    """The compression of a file that is not sampled; a zst file is checked to be whole."""
+    compression = compression_of(first_bytes(file), file.path)
+    if compression == "zstd":
+        try:
+            check_zstd(file)
+        except EOFError as error:
+            raise damaged(file, error) from error
+    return compression
+
+
+def first_text(file: File, encoding: str | None = None) -> str:
+    """The first 64 KB of a text file, for its header; bytes that do not decode are replaced."""
+    with open_plain(file, compression_of(first_bytes(file), file.path)) as stream:
+        head = stream.read(FIRST_BYTES)
+    chosen = encoding or encoding_by_mark(head) or "utf-8"
+    return _newlines(codecs.getincrementaldecoder(chosen)(errors="replace").decode(head))
 
 
 def check_zstd(file: File) -> None:
