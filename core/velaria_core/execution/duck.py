@@ -258,6 +258,19 @@ class Cursor:
         with translated(sql=sql):
             return _exported(self._relation(sql)).to_arrow_reader(rows)
 
+    def profiled(self, sql: str, rows: int) -> tuple[int, dict[str, Any] | None]:
+        """Run a query as `reader` does and drop its rows: how many they were, and the engine's profile of the run.
+
+        There is no profile of what the engine answers while it plans.
+        """
+        self.rows("SET enable_profiling='no_output'")
+        try:
+            count = sum(batch.num_rows for batch in self.batches(self.reader(sql, rows)))
+            profile: dict[str, Any] = json.loads(self._connection.get_profiling_information("json"))
+        finally:
+            self.rows("PRAGMA disable_profiling")
+        return count, profile if "operator" in profile else None
+
     def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         """The batches of `reader`, with engine errors in our words: late rows may still fail."""
         while True:

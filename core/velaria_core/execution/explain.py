@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Final
+
+import pyarrow as pa
 
 from velaria_core.contract.codec import BatchExplain, BatchPhysicalPlan, Frontend, LogicalPlan, PlanNode
 from velaria_core.contract.modes import Shape
@@ -24,7 +27,7 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.lower import lower
 from velaria_core.execution.show import escaped
 from velaria_core.execution.strategy import GROUPINGS, GroupingNode, Machine, decided
-from velaria_core.logical.explain import OPAQUE, SOURCE, facts, nearest_grouping, reason, sorted_by, steps
+from velaria_core.logical.explain import SOURCE, facts, groups_inside, nearest_grouping, reason, sorted_by, steps
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 
@@ -32,19 +35,23 @@ from velaria_core.logical.operators import Scan
 # the nodes that need one for more than the number of rows are planned by themselves.
 ESTIMATED_NODES_MAX: Final = 64
 
-# Sources whose rows the engine counts or knows. For a text file it has a constant in place of an estimate.
-_COUNTED: Final = frozenset({"SEQ_SCAN", "PYTHON_ARROW_SCAN", "READ_PARQUET", "RANGE"})
 # Rows that stand in the query, or that the engine found while it planned.
 _GIVEN: Final = frozenset({"COLUMN_DATA_SCAN", "DUMMY_SCAN", "EMPTY_RESULT"})
+# Sources whose rows the engine knows before it reads them. For others, text files among them, it puts a constant in
+# place of an estimate; for Arrow data it knows those of a table, and no others.
+_COUNTED: Final = _GIVEN | {"SEQ_SCAN", "READ_PARQUET", "RANGE"}
+_ARROW: Final = "PYTHON_ARROW_SCAN"
 # They read what another operator of the same plan gives.
-_REREADING: Final = frozenset({"CTE_SCAN", "REC_CTE_SCAN", "DELIM_SCAN"})
+_REREADING: Final = frozenset({"CTE_SCAN", "DELIM_SCAN"})
 # They give no row before they have all.
 _BARRIERS: Final = frozenset(
     {*GROUPINGS, "ORDER_BY", "TOP_N", "WINDOW", "IE_JOIN", "ASOF_JOIN", "RESERVOIR_SAMPLE", "LIMIT_PERCENT"}
 )
 _ORDERING: Final = frozenset({"ORDER_BY", "TOP_N"})
 # Around the plan proper in a profile.
-_WRAPPERS: Final = frozenset({"RESULT_COLLECTOR", "EXPLAIN_ANALYZE", "QUERY_ROOT"})
+_WRAPPERS: Final = frozenset({"RESULT_COLLECTOR"})
+# They pass on the rows of others, and the engine does not count them again.
+_UNCOUNTED: Final = frozenset({"UNION", "CTE"})
 _NOT_SHOWN: Final = frozenset({"Estimated Cardinality", "Table Index", "CTE Index"})
 
 
@@ -54,32 +61,41 @@ class EnginePlan:
 
     Attributes:
         info: its settings, as the engine words them; a list where there are several.
+        estimated_rows: rows out by the engine's estimate, where it has one.
         rows, time_ms: measured, in a profile only.
     """
 
     name: str
     info: Mapping[str, str | Sequence[str]]
     children: tuple[EnginePlan, ...]
+    estimated_rows: int | None = None
     rows: int | None = None
     time_ms: float | None = None
 
     @staticmethod
-    def read(plan: Mapping[str, Any]) -> EnginePlan:
-        """From the engine's JSON: `EXPLAIN (FORMAT json)`, or a profile's operators."""
+    def read(plan: Mapping[str, Any], counted: Set[str]) -> EnginePlan:
+        """From the engine's JSON: `EXPLAIN (FORMAT json)`, or the operator of a profile.
+
+        Args:
+            counted: names of sources that know their rows. No estimate is one that rests on any other.
+        """
         name = str(plan["name"] if "name" in plan else plan["type"]).strip()
         info = plan["extra_info"]
-        children = tuple(EnginePlan.read(child) for child in plan.get("children", ()))
+        children = tuple(EnginePlan.read(child, counted) for child in plan.get("children", ()))
         if name in _WRAPPERS and len(children) == 1:
             return children[0]
         if name == "TABLE_SCAN":  # a profile has one name for what a plan tells apart
             name = info.get("Function", "SEQ_SCAN")
+        made = EnginePlan(name, info, children)
         timing = plan.get("timing")
-        return EnginePlan(
-            name,
-            info,
-            children,
-            plan.get("intermediate_rows"),
-            None if timing is None else timing * 1000,
+        return replace(
+            made,
+            # Where the engine has no estimate it writes 0.
+            estimated_rows=int(info.get("Estimated Cardinality", 0)) or None
+            if all(leaf.name in counted for leaf in made.leaves())
+            else None,
+            rows=plan.get("intermediate_rows") if name not in _UNCOUNTED else None,
+            time_ms=None if timing is None else timing * 1000,
         )
 
     def walk(self) -> Iterator[EnginePlan]:
@@ -91,12 +107,6 @@ class EnginePlan:
     def leaves(self) -> list[EnginePlan]:
         """The operators that read from outside the plan."""
         return [each for each in self.walk() if not each.children and each.name not in _REREADING]
-
-    def estimated_rows(self) -> int | None:
-        """Rows out by the engine's estimate; None where it has none, for which it also writes 0."""
-        if any(leaf.name not in _COUNTED | _GIVEN for leaf in self.leaves()):
-            return None
-        return int(str(self.info.get("Estimated Cardinality", 0))) or None
 
     def barriers(self) -> int:
         """How many of the operators give no row before they have all."""
@@ -121,8 +131,8 @@ class EnginePlan:
             listed = [value] if isinstance(value, str) else list(value)
             if key not in _NOT_SHOWN and any(listed) and listed != [self.name]:
                 parts.append(f"{key.replace(' ', '_').lower()}=[{', '.join(listed)}]")
-        if (estimate := self.estimated_rows()) is not None:
-            parts.append(f"estimated_rows={estimate}")
+        if self.estimated_rows is not None:
+            parts.append(f"estimated_rows={self.estimated_rows}")
         if self.rows is not None:
             parts.append(f"rows={self.rows}")
         if self.time_ms is not None:
@@ -132,10 +142,22 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run of the plan told: its operators with rows and times, and the time of the whole."""
+    """What one run of the plan told.
 
-    plan: EnginePlan
+    Attributes:
+        rows, time_ms: of the whole; the time is from asking for the rows to having dropped the last.
+        plan: the operators with rows and times; None for what the engine answers while it plans.
+    """
+
+    rows: int
     time_ms: float
+    plan: EnginePlan | None
+
+    def rows_read(self) -> int:
+        """Rows that came from tables, files and Arrow data."""
+        if self.plan is None:
+            return 0
+        return sum(leaf.rows or 0 for leaf in self.plan.leaves() if leaf.name not in _GIVEN)
 
 
 def explain_batch(
@@ -149,24 +171,25 @@ def explain_batch(
         Nodes root first; a node's id is the number of its logical step. About 1 ms a node.
     """
     nodes = steps(root)
+    tables = all(isinstance(node.relation.feed, pa.Table | None) for node in nodes if isinstance(node, Scan))
+    counted = _COUNTED | {_ARROW} if tables else _COUNTED
     with batch.running(engine, root) as (cursor, lowered):
-        whole = _planned(cursor, lowered.sql)
-        alone = _planned_alone(cursor, nodes, whole)
+        whole = _planned(cursor, lowered.sql, counted)
+        alone = _planned_alone(cursor, nodes, whole, counted)
         grouping = _grouping(cursor, nodes, alone, whole)
         machine = _machine(cursor)
-        measured = _measured(cursor, lowered.sql) if analyze else None
-    input_rows = None
-    if measured is not None:
-        input_rows = sum(leaf.rows or 0 for leaf in measured.plan.leaves() if leaf.name not in _GIVEN)
+        measured = _measured(cursor, lowered.sql, counted) if analyze else None
+    shown = measured.plan if measured is not None and measured.plan is not None else whole
+    rows_read = measured.rows_read() if measured is not None else None
     return BatchExplain(
         frontend=Frontend(name=parser, dialect=dialect) if parser is not None else None,
         logical=LogicalPlan(seed_columns=nodes[0].columns, steps=tuple(node.label() for node in nodes)),
         physical=BatchPhysicalPlan(
             nodes=_plan_nodes(nodes, alone, whole, measured),
-            engine_plan=(whole if measured is None else measured.plan).text(),
+            engine_plan=shown.text(),
             time_ms=None if measured is None else measured.time_ms,
         ),
-        strategy=decided(nodes, [each.name for each in whole.walk()], grouping, machine, input_rows),
+        strategy=decided(nodes, [each.name for each in whole.walk()], grouping, machine, rows_read),
     )
 
 
@@ -174,13 +197,13 @@ Planned = Mapping[int, EnginePlan]
 """The engine's plan of the query that ends in a node, by the node's id()."""
 
 
-def _planned(cursor: Cursor, sql: str) -> EnginePlan:
+def _planned(cursor: Cursor, sql: str, counted: Set[str]) -> EnginePlan:
     ((_, text),) = cursor.rows(f"EXPLAIN (FORMAT json) {sql}")
     (plan,) = json.loads(text)
-    return EnginePlan.read(plan)
+    return EnginePlan.read(plan, counted)
 
 
-def _planned_alone(cursor: Cursor, nodes: Sequence[Node], whole: EnginePlan) -> Planned:
+def _planned_alone(cursor: Cursor, nodes: Sequence[Node], whole: EnginePlan, counted: Set[str]) -> Planned:
     """The plans of the nodes by themselves; in a large plan, of those alone that need one."""
     wanted = {id(node): node for node in nodes}
     if len(nodes) > ESTIMATED_NODES_MAX:
@@ -189,19 +212,19 @@ def _planned_alone(cursor: Cursor, nodes: Sequence[Node], whole: EnginePlan) -> 
         if (grouping := nearest_grouping(nodes)) is not None:
             wanted |= {id(node): node for node in (grouping.node, *grouping.node.inputs)}
     root = nodes[-1]
-    return {key: whole if node is root else _planned(cursor, lower(node).sql) for key, node in wanted.items()} | {
-        id(root): whole
-    }
+    return {
+        key: whole if node is root else _planned(cursor, lower(node).sql, counted) for key, node in wanted.items()
+    } | {id(root): whole}
 
 
-def _measured(cursor: Cursor, sql: str) -> Measured | None:
-    """A run's profile. None where the engine has none, as for queries that it answers while it plans them."""
-    ((_, text),) = cursor.rows(f"EXPLAIN (ANALYZE, FORMAT json) {sql}")
-    profile = json.loads(text)
-    if "operator" not in profile:
-        return None
+def _measured(cursor: Cursor, sql: str, counted: Set[str]) -> Measured:
+    start = perf_counter()
+    rows, profile = cursor.profiled(sql, batch.READER_ROWS)
+    time_ms = (perf_counter() - start) * 1000
+    if profile is None:
+        return Measured(rows, time_ms, None)
     (root,) = profile["operator"]
-    return Measured(EnginePlan.read(root), profile["query"]["total_time"] * 1000)
+    return Measured(rows, time_ms, EnginePlan.read(root, counted))
 
 
 def _machine(cursor: Cursor) -> Machine:
@@ -237,8 +260,8 @@ def _plan_nodes(
                 shape=Shape.SOURCE if told.kind == SOURCE else Shape(shape.name),
                 state=shape.state(),
                 cost="rows read, once" if told.kind == SOURCE else shape.cost(),
-                estimated_rows=planned.estimated_rows() if planned is not None else None,
-                rows=measured.plan.rows if measured is not None and node is root else None,
+                estimated_rows=planned.estimated_rows if planned is not None else None,
+                rows=measured.rows if measured is not None and node is root else None,
                 inputs=tuple(numbers[id(child)] for child in node.inputs),
             )
         )
@@ -282,7 +305,7 @@ def _may_read(leaf: EnginePlan, scan: Scan) -> bool:
     """Whether a source of the engine's plan may be this scan: by the table it names, or by how it reads."""
     if table := "".join(_texts(leaf, "Table")):
         return table.endswith("." + scan.relation.sql.replace('"', "").rpartition(".")[2])
-    if leaf.name == "PYTHON_ARROW_SCAN":
+    if leaf.name == _ARROW:
         return scan.relation.feed is not None
     return leaf.name.lower() in scan.relation.sql.lower()
 
@@ -305,17 +328,19 @@ def _grouping(cursor: Cursor, nodes: Sequence[Node], alone: Planned, whole: Engi
     return GroupingNode(
         keys=[(name, schema.field(name).type) for name in found.keys],
         alone=next((each.name for each in planned.walk() if each.name in GROUPINGS), None),
-        groups=planned.estimated_rows(),
-        rows=alone[id(rows)].estimated_rows(),
+        groups=planned.estimated_rows,
+        rows=alone[id(rows)].estimated_rows,
         ordered=sorted_by(rows, found.columns) and any(each.name in _ORDERING for each in whole.walk()),
     )
 
 
 def _hidden_grouping(nodes: Sequence[Node], whole: EnginePlan) -> GroupingNode | None:
     """The grouping that an opaque query holds. Its keys are known to the engine only."""
-    if all(facts(node).kind != OPAQUE for node in nodes):
+    if not any(groups_inside(node) for node in nodes):
         return None
-    found = next((each for each in whole.walk() if each.name in GROUPINGS), None)
-    if found is None:
+    found = [each for each in whole.walk() if each.name in GROUPINGS]
+    if not found:
         return None
-    return GroupingNode(keys=[(key, None) for key in _texts(found, "Groups")], alone=found.name)
+    # Some the engine makes for itself, to have each value of a correlated column once: they aggregate nothing.
+    chosen = next((each for each in found if _texts(each, "Aggregates")), found[0])
+    return GroupingNode(keys=[(key, None) for key in _texts(chosen, "Groups")], alone=chosen.name)

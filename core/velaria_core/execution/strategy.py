@@ -198,7 +198,9 @@ def _rejected(chosen: Grouping, keys: Sequence[Key], machine: Machine) -> tuple[
         return (RejectedCandidate(name=hashed.impl, reason="nothing need be hashed where a key is a place"),)
     if chosen is not hashed:
         return ()
-    others = [name for name, kind in keys if kind is not None and not _counts(kind)]
+    if any(kind is None for _, kind in keys):  # why not, the engine alone knows
+        return ()
+    others = [name for name, kind in keys if not _counts(kind)]
     if others:
         reason = f"not stored as whole numbers: {', '.join(others)}"
     else:
@@ -209,7 +211,7 @@ def _rejected(chosen: Grouping, keys: Sequence[Key], machine: Machine) -> tuple[
     return (RejectedCandidate(name=dense.impl, reason=reason),)
 
 
-def _counts(kind: pa.DataType) -> bool:
+def _counts(kind: pa.DataType | None) -> bool:
     """Whether the engine stores a type as whole numbers, which a dense array needs. It does not count bool as one."""
     tests: tuple[Any, ...] = (
         pa.types.is_integer,
@@ -218,6 +220,8 @@ def _counts(kind: pa.DataType) -> bool:
         pa.types.is_timestamp,
         pa.types.is_dictionary,
     )
+    if kind is None:
+        return False
     if pa.types.is_decimal(kind):
         return bool(kind.precision <= 18)
     return any(test(kind) for test in tests)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
+from sqlglot.errors import SqlglotError
 
+from velaria_core.logical.expr import DIALECT
 from velaria_core.logical.incremental import Recompute
 from velaria_core.logical.node import Node, listed
 from velaria_core.logical.operators import (
@@ -138,6 +140,16 @@ def nearest_grouping(nodes: Sequence[Node]) -> Grouped | None:
         if isinstance(node, Pivot):
             return Grouped(node, node.group, node.group)
     return None
+
+
+def groups_inside(node: Node) -> bool:
+    """Whether a node is an opaque query that groups, as far as its text can be read."""
+    if not isinstance(node, Opaque):
+        return False
+    try:
+        return parse_one(node.template, read=DIALECT).find(exp.Group) is not None
+    except SqlglotError:  # a text that only the engine reads
+        return False
 
 
 def sorted_by(node: Node, columns: Sequence[str | None]) -> bool:

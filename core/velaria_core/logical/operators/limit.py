@@ -27,4 +27,4 @@ class Limit(Unary):
         return rows.limited(self.count, self.offset)
 
     def stream(self) -> Incremental:
-        return Recompute("LIMIT without an order")
+        return Recompute("which rows stay depends on all of them")
