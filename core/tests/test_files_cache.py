@@ -188,6 +188,24 @@ def test_old_versions_are_removed_later(desk: Desk) -> None:
     assert len(entries(desk, ".parquet")) == 1
 
 
+def test_plain_copies_are_kept_while_they_are_used(desk: Desk) -> None:
+    """Copies of files in encodings that the engine does not read: made once, removed when nobody opens them."""
+    chosen: dict[str, Any] = {"materialization_dir": str(desk.folder / "cache"), "encoding": "gb18030"}
+    path = desk.write("t.csv", "城市,n\n北京,1\n".encode("gb18030"))
+    other = desk.write("u.csv", "城市,n\n上海,1\n".encode("gb18030"))
+    assert desk.rows(files.read_csv(desk.engine, path, **chosen)) == [{"城市": "北京", "n": 1}]
+    (copy,) = entries(desk)
+    assert copy.name == "t.csv"
+    long_ago = time.time() - 30 * 24 * 3600
+    os.utime(copy, (long_ago, long_ago))
+    files.read_csv(desk.engine, path, **chosen)
+    files.read_csv(desk.engine, other, **chosen)
+    assert {item.name for item in entries(desk)} == {"t.csv", "u.csv"}
+    os.utime(copy, (long_ago, long_ago))
+    files.read_csv(desk.engine, desk.write("v.csv", "城,n\n上,1\n".encode("gb18030")), **chosen)
+    assert {item.name for item in entries(desk)} == {"u.csv", "v.csv"}
+
+
 def test_columns_in_memory(desk: Desk) -> None:
     """F-44: a native table of the session, seen by every cursor, made once."""
     path = desk.write("t.csv", 'a,v\n1,"[1, 2]"\n2,\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
@@ -15,6 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from files_support import Desk, hidden, types_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from velaria_core.errors import DataError, InputError
 from velaria_core.execution import files
@@ -292,6 +295,30 @@ def test_names_with_quotes_and_spaces(desk: Desk) -> None:
 
 def test_text_is_unicode(desk: Desk) -> None:
     assert desk.csv("城市,值\n北京,1\n") == [{"城市": "北京", "值": 1}]
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\ufeff"), max_size=8)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=8), delimiter=st.sampled_from(",|\t;"))
+@settings(max_examples=60, deadline=None)
+def test_any_text_survives(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], delimiter: str
+) -> None:
+    """What Python's writer writes is read as it was, with quotes, delimiters and line ends; "" is NULL."""
+    held = io.StringIO(newline="")
+    writer = csv.writer(held, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([("a", "b", "c"), *rows])
+    with Desk(tmp_path_factory.mktemp("any")) as desk:
+        found = desk.csv(
+            held.getvalue(),
+            delimiter=delimiter,
+            escape='"',
+            header=True,
+            columns={"a": "string", "b": "string", "c": "string"},
+            null_values=[""],
+        )
+    assert found == [dict(zip("abc", (cell or None for cell in row), strict=True)) for row in rows]
 
 
 # --- encodings and compression ----------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from files_support import Desk, hidden, types_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from velaria_core.errors import DataError, InputError
 from velaria_core.execution import files
@@ -52,6 +54,21 @@ def test_escapes(desk: Desk) -> None:
     """B-9, F-26: every escape, \\u with surrogates too."""
     content = r'{"s": "h\u00e9 \ud83d\ude00 \"q\" \\ \/ \n\t\r\b\f \u5317"}'
     assert rows(desk, content) == [{"s": json.loads(content)["s"]}]
+
+
+@given(
+    texts=st.lists(st.none() | st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=6),
+    ascii_only=st.booleans(),
+    on_error=st.sampled_from(["fail", "skip"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_text_survives(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str | None], ascii_only: bool, on_error: str
+) -> None:
+    """B-9: what Python's writer writes is read as it was, escaped or not, NULs and "" too."""
+    content = "".join(json.dumps({"s": text}, ensure_ascii=ascii_only) + "\n" for text in texts)
+    with Desk(tmp_path_factory.mktemp("any")) as desk:
+        assert rows(desk, content, columns={"s": "string"}, on_error=on_error) == [{"s": text} for text in texts]
 
 
 def test_arrays_of_anything(desk: Desk) -> None:

@@ -71,6 +71,18 @@ def test_what_is_not_an_option(desk: Desk) -> None:
         assert hint in (caught.value.hint or ""), (using, options, caught.value.hint)
 
 
+def test_declared_columns_type_text_formats(desk: Desk) -> None:
+    """CREATE TABLE t (zip TEXT, ...): the text of the file, not the text of a number that was found there."""
+    path = desk.write("t.csv", "zip,n\n10.50,1\n")
+    declared = {"zip": "string", "n": "float64"}
+    assert desk.rows(files.from_options(desk.engine, "csv", {"path": path}, declared)) == [{"zip": "10.50", "n": 1.0}]
+    lines = desk.write("t.jsonl", '{"n": 1, "o": {"k": 2}}\n')
+    opened = files.from_options(desk.engine, None, {"path": lines}, {"o": "STRUCT(k BIGINT)"})
+    assert desk.rows(opened) == [{"o": {"k": 2}}]
+    with pytest.raises(InputError, match='no column "zap"'):
+        files.from_options(desk.engine, "csv", {"path": path}, {"zap": "string"})
+
+
 def test_calls(desk: Desk) -> None:
     """`FROM read_csv('t.csv', header = false)`, with the same readers behind it."""
     path = desk.write("t.csv", "007,a\n")

@@ -288,8 +288,16 @@ def read_arrow(
     return opened(engine, "arrow", files, chosen, lambda: arrow.plan_of(files))
 
 
-def from_options(engine: Engine, using: str | None, options: Mapping[str, Any]) -> OpenedFile:
+def from_options(
+    engine: Engine,
+    using: str | None,
+    options: Mapping[str, Any],
+    declared: Mapping[str, str] | None = None,
+) -> OpenedFile:
     """Open what `CREATE TABLE t [USING format] OPTIONS(path: '...', ...)` says; without USING the file is probed.
+
+    Args:
+        declared: column -> type where the statement declares columns; text formats are read with these types.
 
     Raises:
         InputError[option.unknown_format, option.unknown, option.value, option.missing].
@@ -304,7 +312,14 @@ def from_options(engine: Engine, using: str | None, options: Mapping[str, Any]) 
         raise InputError(
             "option.unknown_format", f'no format "{using}"', hint=did_you_mean(name, _options.FORMATS, "formats")
         )
-    return _READERS[chosen.reader](engine, str(path), **_options.arguments(chosen, given))
+    arguments = _options.arguments(chosen, given)
+    if declared and (typed := _DECLARED.get(chosen.reader)):
+        arguments.setdefault(typed, declared)
+    return _READERS[chosen.reader](engine, str(path), **arguments)
+
+
+# The argument that takes declared types; Parquet and Arrow have their own.
+_DECLARED = {"read_csv": "types", "read_line_file": "types", "read_json": "columns"}
 
 
 def _found_format(engine: Engine, path: Paths, encoding: str | None) -> str:

@@ -35,6 +35,7 @@ from velaria_core.types import duckdb_type, literal, quoted
 VERSION = 1
 # Another session may still scan an entry of an older version of its file.
 STALE_SECONDS = 24 * 3600
+STALE_COPY_SECONDS = 7 * 24 * 3600
 COPY_BYTES = 1 << 20
 
 
@@ -248,7 +249,10 @@ def plain_copy(engine: Engine, sample: Sample, chosen: Materialization) -> str:
     file = sample.file
     folder = directory(engine, chosen.directory) / "plain" / digest(file.fingerprint, sample.encoding)
     target = folder / os.path.basename(file.path)
-    if not target.exists():
+    if target.exists():
+        os.utime(target)  # still in use
+    else:
+        _forget_copies(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
         with _written(target) as path:
             try:
@@ -261,6 +265,16 @@ def plain_copy(engine: Engine, sample: Sample, chosen: Materialization) -> str:
                 raise damaged(file, error) from error
     name_copy(str(target), file.path)
     return str(target)
+
+
+def _forget_copies(folder: Path) -> None:
+    """Remove plain copies that nobody has opened for long."""
+    limit = time.time() - STALE_COPY_SECONDS
+    for path in folder.glob("*/*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < limit:
+                path.unlink()
+                path.parent.rmdir()
 
 
 def _copy_text(file: File, sample: Sample, path: str) -> None:
