@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 from cli_support import ORDERS, Ran, Run, Start
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
 
 from velaria.cli.program import program
+
+# A machine that is busy with other tests is no failure.
+settings.register_profile("velaria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("velaria")
 
 
 @pytest.fixture(autouse=True)

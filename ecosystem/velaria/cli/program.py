@@ -75,9 +75,15 @@ def run(arguments: Sequence[str]) -> int:
         if work_runs_on():
             # An interpreter must not end under a thread that is inside the engine.
             os._exit(code)
+        _drop_stdout()  # perhaps nobody reads it, and the last flush would wait for ever
         return code
     except Exception as error:  # noqa: BLE001 -- the last place where it can be told as an error
-        return reporting.report(error)
+        code = reporting.report(error)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _drop_stdout()
+        return code
 
 
 def _invoke(arguments: Sequence[str]) -> int:
