@@ -278,9 +278,9 @@ def test_importing_the_session_loads_no_messages() -> None:
         "import sys, velaria_core; velaria_core.DataflowSession; velaria_core.DataFrame;"
         "print([name for name in sys.modules if name.startswith(('google.protobuf', 'velaria_core.contract.codec'))])"
     )
-    root = str(Path(velaria_core.__file__).parent.parent)
+    path = os.pathsep.join(sys.path)
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root}
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert ran.stdout.strip() == "[]"
 
