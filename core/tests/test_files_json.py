@@ -152,6 +152,8 @@ def test_keys_that_need_quotes(desk: Desk) -> None:
         ('{"a": 1}', '{"a": "x"}', 'column "a": "x" is not int64'),
         ('{"a": [1, 2]}', '{"a": [1]}', 'column "a": "[1]" is not float32[2]'),
         ('{"a": "2024-01-01"}', '{"a": "soon"}', 'column "a": "soon" is not date'),
+        ('{"a": "2024-01-01"}', '{"a": "2024-01-01 10:00:00"}', 'column "a": "2024-01-01 10:00:00" is not date'),
+        ('{"a": true}', '{"a": 5}', 'column "a": "5" is not bool'),
         ('{"a": 1}', "[1]", "not an object"),
         ('{"a": 1}', '{"a": 1', "malformed JSON: Expecting ',' delimiter (column 1)"),
         ('{"a": 1}', '{"a": }', "malformed JSON: Expecting value (column 7)"),

@@ -167,6 +167,9 @@ def text_guard(inferred: Inferred) -> Guard:
         return formatted(inferred.type, inferred.formats)
     if inferred.type.startswith("FLOAT["):
         return vector(inferred.type)
+    if inferred.type == "BOOLEAN" and not inferred.declared:
+        # The engine's cast takes 1, t and yes too.
+        return Guard("lower({x}) IN ('true', 'false')", "lower({x}) = 'true'")
     return cast_text(inferred.type)
 
 
@@ -183,6 +186,6 @@ def read_column(name: str, inferred: Inferred, *, proven: bool) -> Column:
         return Column(name, kind, kind)
     if kind in _INTEGER_BOUNDS or (kind == "BIGINT" and inferred.modest):
         return Column(name, kind, "DOUBLE", through_double(kind))
-    if kind in _WIDE_INTEGERS:
+    if kind in _WIDE_INTEGERS or (kind == "BOOLEAN" and not inferred.declared):
         return text_column(name, inferred)
     return Column(name, kind, kind)

@@ -231,9 +231,16 @@ def _lazy(
 
 
 def json_column(name: str, inferred: Inferred, *, proven: bool) -> Column:
-    """A column of the engine's JSON reader. Integers beyond 64 bits come as text, which it keeps digit by digit."""
-    if inferred.type.startswith("DECIMAL") or (inferred.type == "BIGINT" and inferred.declared):
-        return Column(name, inferred.type, "VARCHAR", text_guard(inferred))
+    """A column of the engine's JSON reader.
+
+    Integers beyond 64 bits come as text, which it keeps digit by digit. So do, where the sample was not the whole
+    file, booleans (it takes 5 for true) and dates (it cuts off the time).
+    """
+    kind = inferred.type
+    if kind.startswith("DECIMAL") or (kind == "BIGINT" and inferred.declared):
+        return Column(name, kind, "VARCHAR", text_guard(inferred))
+    if not proven and inferred.formats:
+        return Column(name, kind, "VARCHAR", text_guard(inferred))
     return read_column(name, inferred, proven=proven)
 
 
