@@ -237,12 +237,14 @@ def test_colours_are_for_terminals_that_want_them(run: Run) -> None:
     assert run("sql", "SELEC", env={"FORCE_COLOR": "1"}).errors.startswith("\x1b[1;31m")
 
 
-def test_a_progress_bar_is_for_terminals() -> None:
-    code, shown = on_a_terminal("sql", ENDLESS, stop_at=b" s")
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_a_progress_bar_is_for_terminals(form: str) -> None:
+    arguments = ("sql", ENDLESS, "--format", form)
+    code, shown = on_a_terminal(*arguments, stop_at=b" s")
     assert code == 130
     assert re.match(r"\r(running|\[[# ]{30}\] +\d+%)  \d+\.\d s", shown)
     assert shown.endswith("\r\x1b[Kinterrupted\n")
-    assert on_a_terminal("sql", ENDLESS, "--no-progress", stop_at=b" s") == (130, "interrupted\n")
+    assert on_a_terminal(*arguments, "--no-progress", stop_at=b" s") == (130, "interrupted\n")
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -45,14 +45,21 @@ def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
     held = ExitStack()
     cursor = held.enter_context(engine.cursor(lowered.feeds, lowered.files))
     try:
-        inner = cursor.reader(lowered.sql, READER_ROWS)
+        with progress_bar(cursor):
+            inner = cursor.reader(lowered.sql, READER_ROWS)
     except BaseException:
         held.close()
         raise
 
     def batches() -> Iterator[pa.RecordBatch]:
         with held:
-            yield from cursor.batches(inner)
+            found = cursor.batches(inner)
+            # Up to the first rows it is the engine that takes its time; then the reader may be printing them.
+            with progress_bar(cursor):
+                first = next(found, None)
+            if first is not None:
+                yield first
+                yield from found
 
     return pa.RecordBatchReader.from_batches(inner.schema, batches())
 
