@@ -244,12 +244,8 @@ def _names(file: File, first: Sequence[str], header: bool, options: CsvOptions) 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def plan(engine: Engine, files: tuple[File, ...], options: CsvOptions, found: Sniffed | None = None) -> scan.Plan:
-    """How to read CSV files that have the same columns, or by name those that have not.
-
-    Args:
-        found: what was sniffed before, for these files and options.
-    """
+def plan(engine: Engine, files: tuple[File, ...], options: CsvOptions) -> scan.Plan:
+    """How to read CSV files that have the same columns, or by name those that have not."""
     chosen = spread(files)
     samples = {file.path: take_sample(file, options.encoding) for file in chosen}
     groups = _groups(files, options, samples)
@@ -261,10 +257,7 @@ def plan(engine: Engine, files: tuple[File, ...], options: CsvOptions, found: Sn
         with_samples = [samples[file.path] for file in members if file.path in samples]
         if not with_samples:
             with_samples = [take_sample(members[0], options.encoding)]
-        if found is None or len(groups) > 1:
-            sniffed = sniff(with_samples, options, all_sampled=len(with_samples) == len(members))
-        else:
-            sniffed = found
+        sniffed = sniff(with_samples, options, all_sampled=len(with_samples) == len(members))
         shown = shown or sniffed
         warnings += sniffed.warnings
         reader = _reader(engine, members, with_samples, options, sniffed)

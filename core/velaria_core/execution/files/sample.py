@@ -10,7 +10,7 @@ import codecs
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -340,6 +340,3 @@ def _block_lines(block: bytes, encoding: str, *, last: bool) -> str:
     first = text.find("\n")
     end = len(text) if last else text.rfind("\n")
     return text[first + 1 : end] if 0 <= first < end else ""
-
-
-Reader = Callable[[str], Iterator[tuple[int, list[str | None], str]]]
