@@ -26,7 +26,10 @@ from velaria_core.logical.sql.statements import Explain, Select, Statement
 from velaria_core.types import arrow_type, duckdb_type, quoted
 
 if TYPE_CHECKING:
+    from velaria_core.contract import abi
     from velaria_core.contract.codec import BatchExplain
+    from velaria_core.frame import Frame
+    from velaria_core.streaming import StreamingDataFrame
 
 SQL_FRONTEND = "velaria_sql_v1"
 
@@ -147,6 +150,40 @@ class DataflowSession:
 
     create_dataframe_from_arrow = create_dataframe
 
+    # --- streams --------------------------------------------------------------------------------------------
+
+    def read_stream(self, source: abi.Source, name: str | None = None) -> StreamingDataFrame:
+        """The rows that a source gives, as they come. `contract.abi.Source` says what a source is.
+
+        `name` is how the stream is known in explain and in its checkpoints.
+        """
+        from velaria_core.streaming import StreamingDataFrame
+
+        label = name or f"stream_{next(self._feed_numbers)}"
+        schema = source.info().schema
+        empty = pa.Table.from_batches([], schema)
+        relation = Relation(f"stream {label}", schema, quoted(label), "stream", empty, source=source)
+        return StreamingDataFrame(self, Scan(relation))
+
+    def stream(self, name: str) -> StreamingDataFrame:
+        """The stream of a view by name; a table comes as one epoch of insertions."""
+        from velaria_core.streaming import StreamingDataFrame
+
+        return StreamingDataFrame(self, self._catalog.table(name))
+
+    def stream_sql(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> StreamingDataFrame:
+        """A SELECT as a stream: the same plan as in batch, kept up to date."""
+        from velaria_core.streaming import StreamingDataFrame
+
+        with pointing_into(text):
+            (statement, *rest) = parse(text, self._engine.parse_error)
+            if rest or not isinstance(statement, Select):
+                raise SqlUnsupportedError("sql.stream", "a stream is one SELECT")
+            filled = with_parameters(statement, parameters, text)
+            frame = StreamingDataFrame(self, self._catalog.bind(filled, text), text=text)
+            frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
+        return frame
+
     # --- names ----------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> DataFrame:
@@ -157,7 +194,7 @@ class DataflowSession:
         """Names in this session's catalog, sorted."""
         return [entry.name for entry in self._catalog]
 
-    def create_temp_view(self, name: str, frame: DataFrame) -> None:
+    def create_temp_view(self, name: str, frame: Frame) -> None:
         """Name a frame for SQL; replaces a view of that name, and nothing else."""
         self._catalog.put(Entry(name, EntryKind.VIEW, node=frame.node, temporary=True))
 

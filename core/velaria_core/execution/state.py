@@ -25,7 +25,7 @@ class Feed:
     def __init__(self, name: str, schema: pa.Schema) -> None:
         self.name = name
         self.schema = schema
-        self.table = schema.empty_table()
+        self.table = pa.Table.from_batches([], schema)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)

@@ -229,7 +229,7 @@ class KeyedStep(Step):
         if self._keyed:
             self._touched.table = self._find_touched()
         # Nothing was shown before the first epoch, not even the one row of an aggregate over no rows.
-        self._before.table = self._before.schema.empty_table() if first else self._result()
+        self._before.table = pa.Table.from_batches([], self._before.schema) if first else self._result()
         for rows, given in zip(self._inputs, changes, strict=True):
             if given is not None:
                 rows.add()
@@ -401,7 +401,7 @@ def _renamed_count(columns: pa.Schema) -> pa.Schema:
 
 def _fitted(given: Changes, feed: Feed) -> pa.Table:
     if given is None:
-        return feed.schema.empty_table()
+        return pa.Table.from_batches([], feed.schema)
     return with_diff(given) if has_diff(feed.schema) else given
 
 

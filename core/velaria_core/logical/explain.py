@@ -66,8 +66,8 @@ class Facts:
     details: Callable[[Any], Details]
 
 
-def tree(root: Node) -> str:
-    """One line a node, children below their parent.
+def tree(root: Node, *, shapes: bool = False) -> str:
+    """One line a node, children below their parent; with `shapes` also what an epoch of a stream costs each.
 
     ```
     Aggregate: count(*) AS n by k
@@ -78,7 +78,8 @@ def tree(root: Node) -> str:
     lines: list[str] = []
 
     def draw(node: Node, lead: str, hang: str) -> None:
-        lines.append(lead + node.label())
+        shape = node.stream()
+        lines.append(lead + node.label() + (f"   [{shape.name}: {shape.cost()}]" if shapes else ""))
         children = node.inputs
         for at, child in enumerate(children):
             last = at == len(children) - 1

@@ -21,6 +21,7 @@ class Relation:
         pushdown: what the reader itself takes over: any of projection, filter, limit. The engine does the rest.
         details: what explain adds, e.g. paths, delimiter, bytes.
         files: the Parquet files that `sql` names; none for other kinds.
+        source: the source of a stream, as contract.abi has it; None for rows that are there.
     """
 
     label: str
@@ -31,3 +32,4 @@ class Relation:
     pushdown: frozenset[str] = frozenset({"projection"})
     details: tuple[tuple[str, str], ...] = field(default=())
     files: tuple[str, ...] = ()
+    source: Any = None

@@ -1,0 +1,125 @@
+"""Checkpoint: what makes an epoch durable, and the order in which it becomes so.
+
+The state file is one DuckDB database per query, and its table of epochs is the only truth: rows, state, offsets and the
+sink's staged output are of one epoch because one COMMIT wrote them. `checkpoint.json` mirrors it for people and tools.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from velaria_core.errors import StateError
+from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.state import Store
+
+VERSION: Final = 1
+STATE_FILE: Final = "state.duckdb"
+MIRROR_FILE: Final = "checkpoint.json"
+_KEPT_EPOCHS: Final = 100
+
+
+class Protocol(IntEnum):
+    """The steps of an epoch. A process killed before COMMIT did nothing; killed after it, it goes on with PUBLISH.
+
+    Invariant: PUBLISH is idempotent, and ACK comes only after it, so a row is in the source or in the sink, never in
+    neither.
+    """
+
+    BEGIN = 1
+    PULL = 2
+    WATERMARK = 3
+    CHAIN = 4
+    STAGE = 5
+    RECORD = 6
+    COMMIT = 7
+    PUBLISH = 8
+    ACK = 9
+    REPORT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One row of the truth.
+
+    Attributes:
+        epoch: counted from 1; 0 before the first.
+        offsets: by source, the token to go on after.
+        staged: the ref under which the sink staged the epoch's output; None when there was none.
+        batches: batches processed so far.
+    """
+
+    epoch: int = 0
+    offsets: Mapping[str, str] | None = None
+    staged: str | None = None
+    batches: int = 0
+
+
+class Ledger:
+    """The epochs of one query, in its state database."""
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self._cursor = store.cursor
+        self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_query (version BIGINT, fingerprint VARCHAR)")
+        self._cursor.rows(
+            "CREATE TABLE IF NOT EXISTS velaria_epochs (epoch BIGINT, offsets VARCHAR, staged VARCHAR, batches BIGINT)"
+        )
+        known = self._cursor.rows("SELECT version, fingerprint FROM velaria_query")
+        if not known:
+            self._cursor.rows("INSERT INTO velaria_query VALUES ($1, $2)", [VERSION, fingerprint])
+        elif known[0][0] != VERSION:
+            raise StateError(
+                "checkpoint.version",
+                f"the checkpoint has version {known[0][0]}, this reads {VERSION}",
+                hint="use the release that wrote it, or start with an empty checkpoint_path",
+            )
+        elif known[0][1] != fingerprint:
+            raise StateError(
+                "checkpoint.other_query",
+                "the checkpoint is of another query",
+                hint="give each query a checkpoint_path of its own, or start with an empty one",
+            )
+        self._record = store.cursor
+
+    def last(self) -> EpochRecord:
+        """The last durable epoch."""
+        found = self._cursor.rows(
+            "SELECT epoch, offsets, staged, batches FROM velaria_epochs ORDER BY epoch DESC LIMIT 1"
+        )
+        if not found:
+            return EpochRecord()
+        epoch, offsets, staged, batches = found[0]
+        return EpochRecord(epoch, json.loads(offsets), staged, batches)
+
+    def record(self, record: EpochRecord) -> None:
+        """Write an epoch, inside its transaction."""
+        values = [record.epoch, json.dumps(record.offsets or {}), record.staged, record.batches]
+        self._cursor.rows("INSERT INTO velaria_epochs VALUES ($1, $2, $3, $4)", values)
+        if record.epoch % _KEPT_EPOCHS == 0:
+            self._cursor.rows("DELETE FROM velaria_epochs WHERE epoch <= $1", [record.epoch - _KEPT_EPOCHS])
+
+
+def state_engine(folder: str | None) -> Engine:
+    """The engine of a query's state: a file in its checkpoint folder, or memory.
+
+    Raises:
+        StateError[database.locked]: another process runs on this checkpoint.
+        ExternalError[file.io]: the folder cannot be made or written.
+    """
+    if folder is None:
+        return Engine(Settings())
+    os.makedirs(folder, exist_ok=True)
+    return Engine(Settings(path=str(Path(folder, STATE_FILE))))
+
+
+def write_mirror(folder: str, text: str) -> None:
+    """Replace the mirror; a reader sees the old or the new one, whole."""
+    target = Path(folder, MIRROR_FILE)
+    partial = target.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, target)

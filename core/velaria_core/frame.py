@@ -1,0 +1,472 @@
+"""Frame: a plan with the verbs that batch and streams share. `DataFrame` and `StreamingDataFrame` say how it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import pyarrow as pa
+from sqlglot import exp
+
+from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
+from velaria_core.execution import lower
+from velaria_core.logical.expr import (
+    Column,
+    ColumnLike,
+    as_column,
+    as_columns,
+    col,
+    expr,
+    fn,
+    ordered,
+    reference,
+)
+from velaria_core.logical.extract import Extracted, aggregate_call, has, window_call
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators import (
+    Aggregate,
+    Distinct,
+    Drop,
+    Except,
+    Explode,
+    Filter,
+    Intersect,
+    Join,
+    JoinKind,
+    Limit,
+    Pivot,
+    Project,
+    Rename,
+    Sample,
+    Scan,
+    Sort,
+    Union,
+    Unpivot,
+    Window,
+    WindowAssign,
+    WithColumn,
+)
+from velaria_core.logical.query import Named
+from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.sql.origin import pointing_into
+
+if TYPE_CHECKING:
+    from velaria_core.session import DataflowSession
+
+
+class Frame:
+    """A plan with the verbs that batch and streams share. Immutable: every verb makes a new frame of the same kind.
+
+    Columns are named by text or by expressions (`col("a") + 1`); a filter also takes SQL text.
+    Attributes:
+        node: the plan.
+    """
+
+    def __init__(self, session: DataflowSession, node: Node, *, text: str | None = None) -> None:
+        self._session = session
+        self.node = node
+        self._text = text
+        self._schema: pa.Schema | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether rows keep coming."""
+        return any(isinstance(node, Scan) and node.relation.source is not None for node in self.node.walk())
+
+    # --- shape ----------------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order."""
+        return list(self.node.columns)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and Arrow types; asks the engine once, without running the plan."""
+        if self._schema is None:
+            with pointing_into(self._text):
+                self._schema = lower.schema(self._session._engine, self.node)
+        return self._schema
+
+    def __getitem__(self, name: str) -> Column:
+        """A column of this frame by name."""
+        resolved = self._resolve(col(name))
+        return Column(resolved, name)
+
+    def _with(self, node: Node) -> Self:
+        return type(self)(self._session, node, text=self._text)
+
+    def _resolve(self, column: Column) -> exp.Expr:
+        return Scope.of(self.node.columns).resolved(column.tree)
+
+    def _name(self, name: str) -> str:
+        """The exact name of a column that a user named, in whatever case."""
+        resolved = self._resolve(col(name))
+        assert isinstance(resolved, exp.Column)
+        return resolved.name
+
+    def _row_wise(self, columns: Sequence[Column], verb: str) -> tuple[Self, list[Named]]:
+        """The columns over this frame, window functions computed below them; aggregates are refused."""
+        trees = [self._resolve(column) for column in columns]
+        for column, resolved in zip(columns, trees, strict=True):
+            if has(resolved, aggregate_call):
+                raise SqlSemanticError(
+                    "frame.misplaced_aggregate",
+                    f"{verb} works on single rows and cannot hold the aggregate {column.sql()}",
+                    hint="use group_by(...).agg(...), agg(...), or .over(...)",
+                )
+        frame = self
+        if any(has(resolved, window_call) for resolved in trees):
+            calls = Extracted(window_call, "__window_")
+            trees = [calls.rewrite(resolved) for resolved in trees]
+            frame = self._with(Window(self.node, tuple(calls.calls)))
+        return frame, [(column.name, resolved) for column, resolved in zip(columns, trees, strict=True)]
+
+    # --- row by row -----------------------------------------------------------------------------------------
+
+    def select(self, *columns: ColumnLike | Sequence[ColumnLike]) -> Self:
+        """Exactly these columns; "*" stands for all."""
+        chosen: list[Column] = []
+        for item in _flattened(columns):
+            chosen += (
+                [col(name) for name in self.node.columns] if isinstance(item, str) and item == "*" else as_columns(item)
+            )
+        frame, named = self._row_wise(chosen, "select")
+        names = distinct_names(name for name, _ in named)
+        return self._with(Project(frame.node, tuple((n, t) for n, (_, t) in zip(names, named, strict=True))))
+
+    def select_by_indices(self, indices: Sequence[int], aliases: Sequence[str] = ()) -> Self:
+        """Columns by position, counted from 0, with other names where given."""
+        names = self.node.columns
+        for index in indices:
+            if not -len(names) <= index < len(names):
+                raise InputError("frame.index", f"no column {index}; there are {len(names)}")
+        chosen = [col(names[index]) for index in indices]
+        return self.select([c.alias(a) for c, a in zip(chosen, aliases, strict=False)] + chosen[len(aliases) :])
+
+    def with_column(self, name: str, value: ColumnLike | object) -> Self:
+        """One more column, or another in place of one. Text names a column; `lit("x")` is a text value."""
+        return self.with_columns({name: value})
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Self:
+        """Several columns more; each sees the input's columns, not each other."""
+        frame, named = self._row_wise([as_column(v).alias(n) for n, v in columns.items()], "with_columns")
+        exact = {name.lower(): name for name in self.node.columns}
+        added = tuple((exact.get(name.lower(), name), resolved) for name, resolved in named)
+        made = self._with(WithColumn(frame.node, added))
+        hidden = tuple(name for name in frame.node.columns if name not in self.node.columns)
+        return made._with(Drop(made.node, hidden)) if hidden else made
+
+    def filter(self, condition: Column | str, op: str | None = None, value: object = None) -> Self:
+        """Rows for which the condition is true: `filter(col("a") > 1)`, `filter("a > 1 AND b LIKE 'x%'")`,
+        or `filter("a", ">", 1)`."""
+        if op is not None:
+            if not isinstance(condition, str) or op not in _OPERATORS:
+                raise InputError(
+                    "frame.operator", f'no operator "{op}"', hint=did_you_mean(op, _OPERATORS, "operators")
+                )
+            condition = Column(
+                _OPERATORS[op](this=reference(condition), expression=as_column(value, text_is_value=True).tree),
+                "condition",
+            )
+        column = expr(condition) if isinstance(condition, str) else condition
+        frame, ((_, predicate),) = self._row_wise([column], "filter")
+        made = self._with(Filter(frame.node, predicate))
+        return made.select(*self.node.columns) if frame is not self else made
+
+    where = filter
+
+    def filter_by_index(self, index: int, op: str, value: object) -> Self:
+        """`filter(name, op, value)` with the column given by its position, counted from 0."""
+        (name,) = self.select_by_indices([index]).columns
+        return self.filter(name, op, value)
+
+    def drop(self, *names: str | Sequence[str]) -> Self:
+        """Every column but these."""
+        dropped = tuple(self._name(str(name)) for name in _flattened(names))
+        if len(set(dropped)) == len(self.node.columns):
+            raise InputError("frame.no_columns", "a frame needs a column", hint="drop fewer of them")
+        return self._with(Drop(self.node, dropped))
+
+    def rename(self, names: Mapping[str, str]) -> Self:
+        """The same rows under other column names: `rename({"old": "new"})`."""
+        made = Rename(self.node, tuple((self._name(old), new) for old, new in names.items()))
+        _require_distinct(made.columns)
+        return self._with(made)
+
+    def explode(self, column: str, output: str | None = None, *, outer: bool = False) -> Self:
+        """One row for each element of a list column; `outer` keeps rows without elements, with NULL."""
+        name = self._name(column)
+        return self._with(Explode(self.node, name, output or name, outer))
+
+    def unpivot(
+        self, on: Sequence[str], name: str = "name", value: str = "value", *, include_nulls: bool = False
+    ) -> Self:
+        """The listed columns as rows of (name, value)."""
+        made = Unpivot(self.node, tuple(self._name(column) for column in on), name, value, include_nulls)
+        _require_distinct(made.columns)
+        return self._with(made)
+
+    def window(self, time_column: str, window_ms: int, output_column: str = "window_start", slide_ms: int = 0) -> Self:
+        """Each row's event-time windows, by their start; `slide_ms` 0 is tumbling.
+
+        Raises:
+            InputError[frame.window]: a size or slide that is not positive, or a slide beyond the size.
+        """
+        slide = slide_ms or window_ms
+        if window_ms <= 0 or slide <= 0 or slide > window_ms:
+            raise InputError(
+                "frame.window",
+                f"no window of {window_ms} ms with slide {slide_ms} ms",
+                hint="0 < slide <= window",
+            )
+        name = self._name(time_column)
+        kind = self._session._catalog.time_kind(self.node, name)
+        made = WindowAssign(self.node, name, kind, window_ms, slide, output_column)
+        _require_distinct(made.columns)
+        return self._with(made)
+
+    # --- groups and order -----------------------------------------------------------------------------------
+
+    def group_by(self, *keys: ColumnLike | Sequence[ColumnLike]) -> GroupedFrame[Self]:
+        """Groups by these keys; NULL is a group of its own. Follow with `.agg(...)` or a shorthand."""
+        return GroupedFrame(self, [as_column(key) for key in _flattened(keys)])
+
+    def agg(self, *metrics: Column, **named: Column) -> Self:
+        """One row over all rows; empty input has one row too."""
+        return self.group_by().agg(*metrics, **named)
+
+    def aggregate(self, keys: Sequence[str], metrics: Mapping[str, tuple[str, str]]) -> Self:
+        """Metrics by name: `aggregate(["k"], {"total": ("sum", "v"), "n": ("count", "*")})`."""
+        named = {
+            output: getattr(fn, function)(*([] if column == "*" else [column]))
+            for output, (function, column) in metrics.items()
+        }
+        return self.group_by(*keys).agg(**named)
+
+    def distinct(self, *on: str) -> Self:
+        """Each row once, or any one row for each value of `on`."""
+        keys = tuple(reference(self._name(name)) for name in _flattened(on))
+        return self._with(Distinct(self.node, keys))
+
+    def order_by(self, *columns: ColumnLike | Sequence[ColumnLike], ascending: bool | Sequence[bool] = True) -> Self:
+        """Rows in an order; NULL last. `col("a").desc()` or `ascending=False` turns it round."""
+        keys = as_columns([as_column(item) for item in _flattened(columns)])
+        rising = [ascending] * len(keys) if isinstance(ascending, bool) else list(ascending)
+        if len(rising) != len(keys):
+            raise InputError("frame.order", f"{len(keys)} columns and {len(rising)} directions")
+        made = []
+        for key, up in zip(keys, rising, strict=True):
+            tree_ = ordered(Column(self._resolve(key), key.name))
+            if not up:
+                tree_.set("desc", True)
+            made.append(tree_)
+        return self._with(Sort(self.node, tuple(made)))
+
+    sort = order_by
+
+    def limit(self, count: int, offset: int = 0) -> Self:
+        """At most `count` rows, after the first `offset`."""
+        if count < 0 or offset < 0:
+            raise InputError("frame.limit", "limit and offset are not negative")
+        return self._with(Limit(self.node, count, offset))
+
+    def head(self, count: int = 5) -> Self:
+        """The first rows."""
+        return self.limit(count)
+
+    def sample(self, fraction: float | None = None, *, n: int | None = None, seed: int | None = None) -> Self:
+        """A random part: each row with probability `fraction`, or exactly `n` rows."""
+        if (fraction is None) == (n is None) or (fraction is not None and not 0 <= fraction <= 1):
+            raise InputError("frame.sample", "give fraction between 0 and 1, or n")
+        size = fraction * 100 if fraction is not None else float(n or 0)
+        return self._with(Sample(self.node, size, fraction is not None, seed))
+
+    # --- several frames -------------------------------------------------------------------------------------
+
+    def join(
+        self,
+        other: Frame,
+        on: str | Sequence[str] | Column | None = None,
+        how: str = "inner",
+        *,
+        left_on: str | Sequence[str] | None = None,
+        right_on: str | Sequence[str] | None = None,
+        suffix: str = "_right",
+    ) -> Self:
+        """Pairs of rows that match; NULL matches nothing.
+
+        Args:
+            on: names both sides share (each appears once in the result), or a condition over the joined columns,
+                in which columns of `other` that clash carry `suffix`.
+            how: inner, left, right, full, semi, anti, cross, asof or asof_left (the last name of `on` is the
+                order: the latest right row at or before the left one).
+            left_on, right_on: names that differ on the two sides.
+
+        Raises:
+            InputError[frame.join]: no such kind, or a condition where there can be none.
+        """
+        try:
+            kind = JoinKind({"outer": "full"}.get(how, how))
+        except ValueError:
+            hint = did_you_mean(how, [str(k) for k in JoinKind], "kinds")
+            raise InputError("frame.join", f'no join "{how}"', hint=hint) from None
+        if other._session is not self._session:
+            raise InputError("frame.session", "the frames belong to two sessions", hint="move one by to_arrow()")
+        self._same_kind(other, "join")
+        taken = {name.lower() for name in self.node.columns}
+        new_names: dict[str, str] = {}
+        for name in other.node.columns:
+            candidate = name
+            while candidate.lower() in taken:
+                candidate += suffix or "_right"
+            taken.add(candidate.lower())
+            new_names[name] = candidate
+        changed = tuple((old, new) for old, new in new_names.items() if old != new)
+        right = Rename(other.node, changed) if changed else other.node
+        if isinstance(on, Column):
+            scope = Scope.of((*self.node.columns, *right.columns))
+            return self._with(Join(self.node, right, kind, scope.resolved(on.tree)))
+        left_keys = [self._name(name) for name in _names(left_on if left_on is not None else on)]
+        right_keys = [other._name(name) for name in _names(right_on if right_on is not None else on)]
+        if kind is JoinKind.CROSS:
+            if left_keys or right_keys:
+                raise InputError("frame.join", "a cross join takes no condition")
+            return self._with(Join(self.node, right, kind, None))
+        if not left_keys or len(left_keys) != len(right_keys):
+            raise InputError("frame.join", f"a {how} join needs `on`, or `left_on` and `right_on` of one length")
+        pairs = list(zip(left_keys, (new_names[name] for name in right_keys), strict=True))
+        parts: list[exp.Expr] = []
+        for at, (one, two) in enumerate(pairs):
+            last_asof = kind in (JoinKind.ASOF, JoinKind.ASOF_LEFT) and at == len(pairs) - 1
+            parts.append((exp.GTE if last_asof else exp.EQ)(this=reference(one), expression=reference(two)))
+        node: Node = Join(self.node, right, kind, exp.and_(*parts, copy=False))
+        if kind in (JoinKind.SEMI, JoinKind.ANTI) or on is None:
+            return self._with(node)
+        # Names that both sides share appear once: the left's value, the right's where the left has no row.
+        if kind in (JoinKind.RIGHT, JoinKind.FULL):
+            merged = tuple((one, exp.Coalesce(this=reference(one), expressions=[reference(two)])) for one, two in pairs)
+            node = WithColumn(node, merged)
+        keep_right = {two for _, two in pairs[-1:]} if kind in (JoinKind.ASOF, JoinKind.ASOF_LEFT) else set()
+        return self._with(Drop(node, tuple(two for _, two in pairs if two not in keep_right)))
+
+    def union(self, other: Frame, *, distinct: bool = False, by_name: bool = False) -> Self:
+        """The rows of both; `distinct` keeps each once.
+
+        Raises:
+            InputError[frame.column_count]: by position, the frames differ in their number of columns.
+        """
+        if not by_name:
+            self._same_width(other, "union")
+        united = self._with(Union(self.node, other.node, by_name))
+        return united.distinct() if distinct else united
+
+    union_with = union
+
+    def intersect(self, other: Frame, *, distinct: bool = True) -> Self:
+        """Rows that both frames have: each once, or as often as in both."""
+        self._same_width(other, "intersect")
+        return self._with(Intersect(self.node, other.node, not distinct))
+
+    def except_(self, other: Frame, *, distinct: bool = True) -> Self:
+        """Rows of this frame that the other has not: each once, or as often as there are more of them here."""
+        self._same_width(other, "except")
+        return self._with(Except(self.node, other.node, not distinct))
+
+    def _same_kind(self, other: Frame, verb: str) -> None:
+        if other.is_stream and not self.is_stream:
+            raise InputError(
+                "frame.is_stream", f"a table does not {verb} a stream", hint=f"{verb} the table to the stream"
+            )
+
+    def _same_width(self, other: Frame, verb: str) -> None:
+        self._same_kind(other, verb)
+        if len(self.node.columns) != len(other.node.columns):
+            raise InputError(
+                "frame.column_count",
+                f"{verb} takes as many columns on both sides, not {len(self.columns)} and {len(other.columns)}",
+                hint="select the same columns, or union by_name=True",
+            )
+
+
+F = TypeVar("F", bound=Frame)
+
+
+class GroupedFrame(Generic[F]):
+    """Groups of a frame, waiting for their aggregates."""
+
+    def __init__(self, frame: F, keys: Sequence[Column]) -> None:
+        self._frame = frame
+        self._keys = keys
+
+    def agg(self, *metrics: Column, **named: Column) -> F:
+        """One row a group: the keys, then each metric (`fn.sum("x")`, or `total=fn.sum("x") / fn.count()`)."""
+        columns = [*metrics, *(metric.alias(name) for name, metric in named.items())]
+        if not columns:
+            raise InputError("frame.no_metrics", "agg needs a metric", hint='agg(n=fn.count(), total=fn.sum("x"))')
+        frame, keys = self._frame._row_wise(self._keys, "group_by")
+        for column in columns:
+            if not has(column.tree, aggregate_call):
+                raise SqlSemanticError("frame.not_grouped", f"{column.sql()} is no aggregate")
+        computed = tuple((name, t) for name, t in keys if not isinstance(t, exp.Column))
+        node = WithColumn(frame.node, computed) if computed else frame.node
+        over = tuple((name, reference(name) if (name, t) in computed else t) for name, t in keys)
+        calls = Extracted(aggregate_call, "__agg_")
+        outputs = [(c.name, calls.rewrite(self._frame._resolve(c))) for c in columns]
+        made = Aggregate(node, over, tuple(calls.calls))
+        names = distinct_names([*(name for name, _ in over), *(name for name, _ in outputs)])
+        trees = [*(reference(name) for name, _ in over), *(t for _, t in outputs)]
+        return self._frame._with(Project(made, tuple(zip(names, trees, strict=True))))
+
+    def count(self, output: str = "count") -> F:
+        """Rows of each group."""
+        return self.agg(fn.count().alias(output))
+
+    def sum(self, column: str, output: str = "sum") -> F:
+        return self.agg(fn.sum(column).alias(output))
+
+    def min(self, column: str, output: str = "min") -> F:
+        return self.agg(fn.min(column).alias(output))
+
+    def max(self, column: str, output: str = "max") -> F:
+        return self.agg(fn.max(column).alias(output))
+
+    def avg(self, column: str, output: str = "avg") -> F:
+        return self.agg(fn.avg(column).alias(output))
+
+    def pivot(self, on: str, values: Sequence[object], *metrics: Column) -> F:
+        """One column for each value of `on`: `group_by("k").pivot("m", [1, 2], fn.sum("x"))`."""
+        frame = self._frame
+        named: list[Named] = [(metric.name, frame._resolve(metric)) for metric in metrics]
+        cells: list[Named] = [(str(value), as_column(value, text_is_value=True).tree) for value in values]
+        group = tuple(frame._name(key.name) for key in self._keys)
+        made = Pivot(frame.node, group, reference(frame._name(on)), tuple(cells), tuple(named))
+        _require_distinct(made.columns)
+        return frame._with(made)
+
+
+_OPERATORS: dict[str, type[exp.Expr]] = {
+    "=": exp.EQ,
+    "==": exp.EQ,
+    "!=": exp.NEQ,
+    "<>": exp.NEQ,
+    "<": exp.LT,
+    "<=": exp.LTE,
+    ">": exp.GT,
+    ">=": exp.GTE,
+}
+
+
+def _flattened(items: Iterable[Any]) -> list[Any]:
+    return [one for item in items for one in (item if isinstance(item, (list, tuple)) else [item])]
+
+
+def _names(value: str | Sequence[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _require_distinct(names: Sequence[str]) -> None:
+    folded = [name.lower() for name in names]
+    doubled = next((name for name in names if folded.count(name.lower()) > 1), None)
+    if doubled is not None:
+        raise InputError("frame.duplicate_column", f'two columns would be called "{doubled}"')
