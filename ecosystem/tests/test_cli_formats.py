@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import stat
 import subprocess
@@ -335,3 +336,23 @@ def test_memory_stays_bounded() -> None:
         assert ran.returncode == 0, ran.stderr
         used.append(int(ran.stderr))
     assert used[1] - used[0] < 50, used
+
+
+@pytest.mark.parametrize(
+    ("closed", "shown"),
+    [("1>&-", ""), ("2>&-", "a\n1\n"), ("0<&-", "a\n1\n"), ("0<&- 1>&- 2>&-", "")],
+)
+def test_closed_streams_lead_nowhere(tmp_path: Path, closed: str, shown: str) -> None:
+    file = tmp_path / "x.csv"
+    program = shlex.join([sys.executable, "-m", "velaria", "sql", "SELECT 1 AS a", "--format", "csv"])
+    for output in ("", f" -o {file}"):
+        ran = subprocess.run(
+            f"{program}{output} {closed}",
+            shell=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ran.stdout == ("" if output else shown)
+    assert file.read_text() == "a\n1\n"
