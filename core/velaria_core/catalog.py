@@ -339,6 +339,13 @@ class Catalog:
                 f'"{statement.name}" declares other columns than the file has',
                 hint=f"declared: {', '.join(c.name for c in statement.columns)}; file: {', '.join(node.columns)}",
             )
+        types = {
+            name: resolve_type_name(column.type_text, in_sql=True)
+            for name, column in zip(node.columns, statement.columns, strict=True)
+            if column.type_text is not None
+        }
+        # Opened again with these types: a column declared as text is the file's text, not that of a number found in it.
+        node = Scan(files.from_options(self._engine, statement.using, statement.options, types).relation)
         named = tuple(
             (
                 column.name,
