@@ -10,10 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from velaria_core.contract.modes import Trigger as Trigger
     from velaria_core.dataframe import DataFrame as DataFrame
     from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
     from velaria_core.execution.jobs import JobHandle as JobHandle
     from velaria_core.execution.jobs import JobState as JobState
+    from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
+    from velaria_core.execution.sinks.memory import MemorySink as MemorySink
+    from velaria_core.execution.sources.memory import MemorySource as MemorySource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from velaria_core.logical.expr import when as when
     from velaria_core.session import DataflowSession as DataflowSession
     from velaria_core.session import Session as Session
+    from velaria_core.streaming import StreamingDataFrame as StreamingDataFrame
 
 __version__ = "0.1.0"
 
@@ -30,6 +35,11 @@ _PUBLIC = {
     "DataflowSession": "session",
     "Session": "session",
     "DataFrame": "dataframe",
+    "Trigger": "contract.modes",
+    "StreamingQuery": "execution.runtime",
+    "StreamingDataFrame": "streaming",
+    "MemorySource": "execution.sources.memory",
+    "MemorySink": "execution.sinks.memory",
     "Column": "logical.expr",
     "col": "logical.expr",
     "expr": "logical.expr",

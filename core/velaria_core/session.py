@@ -165,6 +165,17 @@ class DataflowSession:
         relation = Relation(f"stream {label}", schema, quoted(label), "stream", empty, source=source)
         return StreamingDataFrame(self, Scan(relation))
 
+    def create_stream(
+        self, batches: Any, schema: pa.Schema | None = None, name: str | None = None
+    ) -> StreamingDataFrame:
+        """A bounded stream of batches in memory: a list of tables, each an epoch's worth, or anything tabular as one."""
+        from velaria_core.execution.sources.memory import MemorySource
+
+        several = batches if isinstance(batches, list) and not _is_rows(batches) else [as_arrow(batches, schema)]
+        return self.read_stream(MemorySource([as_arrow(batch) for batch in several], schema=schema), name)
+
+    create_stream_from_arrow = create_stream
+
     def stream(self, name: str) -> StreamingDataFrame:
         """The stream of a view by name; a table comes as one epoch of insertions."""
         from velaria_core.streaming import StreamingDataFrame
@@ -300,6 +311,11 @@ class DataflowSession:
 
 
 Session = DataflowSession
+
+
+def _is_rows(data: list[Any]) -> bool:
+    """Whether a list holds rows, as dicts of values, and not tables."""
+    return all(isinstance(row, Mapping) for row in data)
 
 
 def as_arrow(data: Any, schema: pa.Schema | None = None) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from velaria_core.contract.modes import Trigger as Trigger
     from velaria_core.dataframe import DataFrame as DataFrame
     from velaria_core.errors import CatalogNotFoundError as CatalogNotFoundError
     from velaria_core.errors import DataError as DataError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
     from velaria_core.execution.jobs import JobHandle as JobHandle
     from velaria_core.execution.jobs import JobState as JobState
+    from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
+    from velaria_core.execution.sinks.memory import MemorySink as MemorySink
+    from velaria_core.execution.sources.memory import MemorySource as MemorySource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from velaria_core.logical.expr import when as when
     from velaria_core.session import DataflowSession as DataflowSession
     from velaria_core.session import Session as Session
+    from velaria_core.streaming import StreamingDataFrame as StreamingDataFrame
 
 __version__ = "0.1.0"
 
@@ -48,13 +53,18 @@ __all__ = [
     "InternalError",
     "JobHandle",
     "JobState",
+    "MemorySink",
+    "MemorySource",
     "QueryCancelled",
     "Session",
     "SqlSemanticError",
     "SqlSyntaxError",
     "SqlUnsupportedError",
     "StateError",
+    "StreamingDataFrame",
+    "StreamingQuery",
     "TableKindError",
+    "Trigger",
     "VelariaError",
     "__version__",
     "col",
