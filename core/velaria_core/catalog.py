@@ -100,7 +100,8 @@ class Catalog:
                     f"CREATE TABLE IF NOT EXISTS {OBJECTS} (name VARCHAR, kind VARCHAR, stored VARCHAR, sql VARCHAR)"
                 )
             known = cursor.rows(
-                "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal"
+                "SELECT table_name FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND schema_name = 'main' AND NOT internal"
             )
             names = {str(name) for (name,) in known}
             defined = cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []

@@ -387,7 +387,8 @@ def test_directory_takes_files_that_appear_and_none_twice(tmp_path: Path, engine
     assert isinstance(source.next_batch(10), Blocked)
     (tmp_path / "1.csv").write_text("k\n1\n2\n")
     (tmp_path / ".2.csv").write_text("k\n3\n")
-    assert _keys(found := _after_settling(source, clock)) == [1, 2]
+    found = _after_settling(source, clock)
+    assert _keys(found) == [1, 2]
     (tmp_path / ".2.csv").rename(tmp_path / "2.csv")
     assert _keys(_after_settling(source, clock)) == [3]
     again = _opened(_folder_source(engine, tmp_path, clock), found[-1].offset.token)

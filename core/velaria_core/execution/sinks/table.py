@@ -1,0 +1,208 @@
+"""Table: a table of a DuckDB database, of the session or of a file.
+
+Staged rows lie in a table of their own in the schema `velaria_sink` of the same database, and a table of epochs beside
+it says which is the last that was committed. One transaction moves an epoch's rows and writes its number, so either
+both have happened or none has.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pyarrow as pa
+
+from velaria_core.contract.abi import DIFF, SinkContext, SinkInfo
+from velaria_core.contract.modes import SinkMode
+from velaria_core.errors import InputError, StateError
+from velaria_core.execution.duck import Cursor, Engine, Settings
+from velaria_core.execution.files.paths import PathLike
+from velaria_core.execution.sinks.folding import SIGNED, refuse_if_ahead, staged_gone
+from velaria_core.execution.state import Feed
+from velaria_core.types import duckdb_type, exported_type, quoted
+
+SCHEMA = "velaria_sink"
+_EPOCHS = f'{SCHEMA}."velaria epochs"'
+_EPOCH, _COUNT = quoted("velaria epoch"), quoted("velaria diff")
+
+
+class TableSink:
+    """Rows in a table, which is made when it is not there. Rows that others wrote to it stay, but with REPLACE.
+
+    Args:
+        table: its name in the database's main schema.
+        engine: of the session that has the table; or
+        path: the database file that has it, opened while the query runs.
+
+    Raises:
+        InputError[option.value]: neither an engine nor a path, or both.
+    """
+
+    def __init__(self, table: str, *, engine: Engine | None = None, path: PathLike | None = None) -> None:
+        if (engine is None) == (path is None):
+            raise InputError("option.value", "a table is of an engine or of a path")
+        self._engine = engine
+        self._file = str(path) if path is not None else None
+        self._name = table
+        self._table = f"main.{quoted(table)}"
+        self._staged = f"{SCHEMA}.{quoted(table)}"
+        self._held = ExitStack()
+        self._cursor: Cursor | None = None
+        self._context: SinkContext | None = None
+        self._feed = Feed("velaria_sink_feed", pa.schema([]))
+
+    def info(self) -> SinkInfo:
+        return SinkInfo(frozenset(SinkMode), transactional=True, idempotent=True)
+
+    def open(self, context: SinkContext) -> None:
+        """
+        Raises:
+            InputError[sink.schema]: the table has other columns; RETRACT with a column "rowid".
+            StateError[database.locked]: another process has the file open. StateError[sink.ahead].
+        """
+        with ExitStack() as held:
+            engine = self._engine
+            if engine is None:
+                engine = Engine(Settings(path=self._file, threads=1))
+                held.callback(engine.close)
+            cursor = held.enter_context(engine.cursor())
+            self._context = context
+            self._prepare_tables(cursor, context)
+            fields = [*context.schema, pa.field(DIFF, pa.int64())]
+            # Bound and prepared once: an epoch then costs two statements and two commits.
+            self._feed = Feed("velaria_sink_feed", pa.schema(fields if context.mode in SIGNED else fields[:-1]))
+            cursor.bind({self._feed.name: self._feed})
+            columns = _listed(context.schema)
+            count = quoted(DIFF) if context.mode in SIGNED else "1"
+            cursor.rows(
+                f"PREPARE velaria_stage AS INSERT INTO {self._staged} "
+                f"SELECT $1, {count}{', ' if columns else ''}{columns} FROM {self._feed.name}"
+            )
+            self._cursor = cursor
+            self._held = held.pop_all()
+
+    def _prepare_tables(self, cursor: Cursor, context: SinkContext) -> None:
+        if context.mode is SinkMode.RETRACT and "rowid" in map(str.lower, context.schema.names):
+            told = 'a column "rowid" hides the engine\'s own, by which rows are taken away'
+            raise InputError("sink.schema", told, hint="rename the column")
+        kinds = [(item.name, duckdb_type(item.type)) for item in context.schema]
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in kinds)
+        with cursor.transaction():
+            cursor.rows(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            cursor.rows(f"CREATE TABLE IF NOT EXISTS {_EPOCHS} (name VARCHAR, epoch BIGINT)")
+            cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})")
+            found = [(row[0], exported_type(row[1])) for row in cursor.rows(f"DESCRIBE {self._table}")]
+            if found != [(name, exported_type(kind)) for name, kind in kinds]:
+                raise InputError(
+                    "sink.schema",
+                    f'"{self._name}" has the columns {_told(found)}, the query gives {_told(kinds)}',
+                    hint="write to another table, or select what this one has",
+                )
+            self._prepare_staged(cursor, columns, context.last_epoch)
+            known = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self._name])
+            refuse_if_ahead(f'"{self._name}"', known[0][0] if known else 0, context)
+            if not known:
+                cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, 0)", [self._name])
+            elif not context.last_epoch:
+                cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1", [self._name])
+
+    def _prepare_staged(self, cursor: Cursor, columns: str, last_epoch: int) -> None:
+        """The table of staged rows, without what a crash left; its columns follow those of the query."""
+        made = f"({_EPOCH} BIGINT, {_COUNT} BIGINT{', ' if columns else ''}{columns})"
+        cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._staged} {made}")
+        cursor.rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} > $1", [last_epoch])
+        if not cursor.rows(f"SELECT 1 FROM {self._staged} LIMIT 1"):
+            # A query of another schema may have used it before.
+            cursor.rows(f"CREATE OR REPLACE TABLE {self._staged} {made}")
+
+    def stage(self, epoch: int, changes: pa.Table) -> str:
+        cursor = self._open_cursor()
+        self._feed.table = changes.cast(self._feed.schema)
+        try:
+            cursor.rows(f"EXECUTE velaria_stage({epoch:d})")
+        finally:
+            self._feed.table = self._feed.schema.empty_table()
+        return str(changes.num_rows)
+
+    def commit(self, epoch: int, ref: str) -> None:
+        cursor = self._open_cursor()
+        assert self._context is not None
+        with cursor.transaction():
+            ((committed,),) = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self._name])
+            if epoch <= committed:
+                return
+            ((staged,),) = cursor.rows(f"SELECT count(*) FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
+            if staged != int(ref):
+                raise staged_gone(f'"{self._name}"', epoch)
+            self._apply(cursor, epoch, self._context)
+            cursor.rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
+            cursor.rows(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = $2", [epoch, self._name])
+
+    def _apply(self, cursor: Cursor, epoch: int, context: SinkContext) -> None:
+        columns = _listed(context.schema)
+        rows = f"(SELECT * FROM {self._staged} WHERE {_EPOCH} = {epoch:d})"
+        into = f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM"
+        match context.mode:
+            case SinkMode.APPEND:
+                cursor.rows(f"{into} {rows}")
+            case SinkMode.REPLACE:
+                cursor.rows(f"DELETE FROM {self._table}")
+                cursor.rows(f"{into} {rows}")
+            case SinkMode.UPSERT:
+                same = _same(context.keys, "t", "s")
+                cursor.rows(f"DELETE FROM {self._table} AS t USING {rows} AS s WHERE {same}")
+                cursor.rows(f"{into} {rows} WHERE {_COUNT} > 0")
+            case SinkMode.RETRACT:
+                self._retract(cursor, rows, context)
+
+    def _retract(self, cursor: Cursor, rows: str, context: SinkContext) -> None:
+        """Take away and add equal rows, as often as the epoch says in sum."""
+        names, columns = context.schema.names, _listed(context.schema)
+        sums = (
+            f"(SELECT {columns}, CAST(sum({_COUNT}) AS BIGINT) AS {_COUNT} FROM {rows} AS r "
+            f"GROUP BY {columns} HAVING sum({_COUNT}) <> 0)"
+        )
+        mine = ", ".join(f"t.{quoted(name)}" for name in names)
+        doomed = (
+            f"SELECT t.rowid AS id, -s.{_COUNT} AS times, row_number() OVER (PARTITION BY {mine}) AS place "
+            f"FROM {self._table} AS t JOIN (SELECT * FROM {sums} AS c WHERE {_COUNT} < 0) AS s "
+            f"ON {_same(names, 't', 's')}"
+        )
+        gone = cursor.execute(
+            f"DELETE FROM {self._table} WHERE rowid IN (SELECT id FROM ({doomed}) AS d WHERE place <= times)"
+        )
+        ((asked,),) = cursor.rows(
+            f"SELECT coalesce(CAST(-sum({_COUNT}) AS BIGINT), 0) FROM {sums} AS c WHERE {_COUNT} < 0"
+        )
+        if gone != asked:
+            raise StateError(
+                "sink.changed",
+                f'{asked - gone} rows that go are not in "{self._name}"',
+                hint="nothing else may change this table while a query keeps it",
+            )
+        times = f"(SELECT {columns}, unnest(range({_COUNT})) FROM {sums} AS c WHERE {_COUNT} > 0)"
+        cursor.rows(f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM {times} AS n")
+
+    def abort(self, epoch: int, ref: str) -> None:  # noqa: ARG002 -- the contract's
+        self._open_cursor().rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
+
+    def close(self) -> None:
+        self._cursor = None
+        self._held.close()
+
+    def _open_cursor(self) -> Cursor:
+        assert self._cursor is not None, "stage and commit come after open"
+        return self._cursor
+
+
+def _listed(schema: pa.Schema) -> str:
+    return ", ".join(quoted(name) for name in schema.names)
+
+
+def _same(names: tuple[str, ...] | list[str], left: str, right: str) -> str:
+    """Rows agree in these columns, NULL with NULL; always where there are none."""
+    pairs = (f"{left}.{quoted(name)} IS NOT DISTINCT FROM {right}.{quoted(name)}" for name in names)
+    return " AND ".join(pairs) or "true"
+
+
+def _told(columns: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns)
