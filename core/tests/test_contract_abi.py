@@ -55,9 +55,7 @@ class ListSource:
         self.acknowledged = 0
 
     def info(self) -> SourceInfo:
-        return SourceInfo(
-            schema=SCHEMA, bounded=True, replayable=True, pushdown=frozenset({Pushdown.PROJECTION})
-        )
+        return SourceInfo(schema=SCHEMA, bounded=True, replayable=True, pushdown=frozenset({Pushdown.PROJECTION}))
 
     def open(self, context: SourceContext) -> None:
         self.position = int(context.resume_from or 0)
@@ -107,9 +105,7 @@ class DictSink:
         self.store = store
 
     def info(self) -> SinkInfo:
-        return SinkInfo(
-            modes=frozenset({SinkMode.APPEND}), transactional=True, idempotent=False, blocking=False
-        )
+        return SinkInfo(modes=frozenset({SinkMode.APPEND}), transactional=True, idempotent=False, blocking=False)
 
     def open(self, context: SinkContext) -> None:
         assert context.mode in self.info().modes

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -182,9 +186,6 @@ def test_not_a_database(tmp_path: Path) -> None:
 
 
 def test_database_of_another_process(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     path = tmp_path / "workspace.duckdb"
     code = (
         "import sys, velaria_core.session as s; x = s.DataflowSession(sys.argv[1]); print('open', flush=True); input()"
@@ -236,6 +237,54 @@ def test_parameters_are_values_never_text() -> None:
     for parameters, what in (([], "no value"), ([1, 2], "does not use")):
         with pytest.raises(InputError, match=what):
             session.sql("SELECT $1 AS a", parameters)
+
+
+def test_parameters_go_to_every_statement() -> None:
+    frame = DataflowSession().sql("CREATE TABLE t AS SELECT $a AS x; SELECT x + $b AS y FROM t", {"a": 1, "b": 2})
+    assert frame.to_rows() == [{"y": 3}]
+
+
+def test_ctrl_c_stops_a_statement() -> None:
+    """In a process of its own: the main thread waits in the engine when SIGINT comes."""
+    program = (
+        "import os, signal, threading, time\n"
+        "from velaria_core.session import DataflowSession\n"
+        "session = DataflowSession()\n"
+        "frame = session.sql('SELECT count(*) AS n FROM range(100000000000) AS t (i) WHERE i % 7 = 3')\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try: frame.to_arrow()\n"
+        "except KeyboardInterrupt: print('stopped', session.sql('SELECT 1 AS a').to_rows())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert ran.stdout == "stopped [{'a': 1}]\n", ran.stderr
+
+
+def test_json_has_no_number_for_nan(tmp_path: Path) -> None:
+    path = tmp_path / "floats.json"
+    sql = "SELECT CAST(x AS DOUBLE) AS x FROM (VALUES ('1.5'), ('nan'), ('inf'), ('-inf'), (NULL)) AS v (x)"
+    assert DataflowSession().sql(sql).write_json(path) == 5
+    assert [json.loads(line)["x"] for line in path.read_text().splitlines()] == [
+        1.5,
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        None,
+    ]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    frame = DataflowSession().sql("SELECT 1 AS a")
+    with pytest.raises(InputError) as caught:
+        frame.write_csv("/dev/null")
+    assert caught.value.code == "file.not_regular"
+    real, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    real.write_text("old")
+    link.symlink_to(real)
+    frame.write_csv(link)
+    assert link.is_symlink()
+    assert real.read_text() == "a\n1\n"
 
 
 def test_frontend_name_a22() -> None:

@@ -168,7 +168,7 @@ class DataflowSession:
     def create_stream(
         self, batches: Any, schema: pa.Schema | None = None, name: str | None = None
     ) -> StreamingDataFrame:
-        """A bounded stream of batches in memory: a list of tables, each an epoch's worth, or anything tabular as one."""
+        """A bounded stream of batches in memory: a list of tables, or anything tabular as one batch."""
         from velaria_core.execution.sources.memory import MemorySource
 
         several = batches if isinstance(batches, list) and not _is_rows(batches) else [as_arrow(batches, schema)]
@@ -190,7 +190,7 @@ class DataflowSession:
             (statement, *rest) = parse(text, self._engine.parse_error)
             if rest or not isinstance(statement, Select):
                 raise SqlUnsupportedError("sql.stream", "a stream is one SELECT")
-            filled = with_parameters(statement, parameters, text)
+            (filled,) = with_parameters([statement], parameters, text)
             frame = StreamingDataFrame(self, self._catalog.bind(filled, text), text=text)
             frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
         return frame
@@ -227,8 +227,8 @@ class DataflowSession:
         """
         frame: DataFrame | None = None
         with pointing_into(text):
-            for statement in parse(text, self._engine.parse_error):
-                frame = self._run(with_parameters(statement, parameters, text), text)
+            for statement in with_parameters(parse(text, self._engine.parse_error), parameters, text):
+                frame = self._run(statement, text)
         assert frame is not None, "the parser refuses a text without statements"
         return frame
 
@@ -282,7 +282,8 @@ class DataflowSession:
                 raise SqlUnsupportedError("sql.explain", "EXPLAIN takes one SELECT")
             if isinstance(statement, Explain):
                 analyze, statement = analyze or statement.analyze, statement.statement
-            return self._explained(with_parameters(statement, parameters, text), text, analyze)
+            (filled,) = with_parameters([statement], parameters, text)
+            return self._explained(filled, text, analyze)
 
     def _explained(self, statement: Statement, text: str, analyze: bool) -> BatchExplain:
         from velaria_core.execution.explain import explain_batch

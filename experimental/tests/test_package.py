@@ -8,9 +8,7 @@ import sys
 def test_import_loads_no_other_layer() -> None:
     script = "import sys, velaria_experimental; print(*sys.modules)"
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", script], env=paths, capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([sys.executable, "-c", script], env=paths, capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.split())
     assert "velaria_experimental" in loaded
     assert not {"velaria", "velaria_interop"} & loaded

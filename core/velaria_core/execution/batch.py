@@ -80,11 +80,13 @@ def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: M
     Raises:
         ExternalError[disk.full, file.io], InputError[file.is_directory]: nothing is left behind.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InputError("file.is_directory", f"{target} is a folder", hint="name a file in it")
     if not target.parent.exists():
         raise InputError("file.not_found", f"there is no folder {target.parent}", hint="create it first")
+    if target.exists() and not target.is_file():
+        raise InputError("file.not_regular", f"{target} is no regular file", hint="name a file")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with running(engine, root) as (cursor, lowered):
@@ -92,6 +94,8 @@ def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: M
             if settings.get("FORMAT") == "parquet":
                 sql, more = _for_parquet(sql, cursor.schema(sql))
                 settings |= more
+            elif settings.get("FORMAT") == "json":
+                sql = _for_json(sql, cursor.schema(sql))
             given = ", ".join(f"{key} {value}" for key, value in settings.items())
             rows = cursor.execute(f"COPY ({sql}) TO {literal(str(partial))} ({given})")
         os.replace(partial, target)
@@ -100,6 +104,20 @@ def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: M
     finally:
         partial.unlink(missing_ok=True)
     return rows
+
+
+def _for_json(sql: str, schema: pa.Schema) -> str:
+    """A query whose floats JSON can hold: it has no number for NaN and the infinities, so they are texts."""
+    floats = [quoted(field.name) for field in schema if pa.types.is_floating(field.type)]
+    if not floats:
+        return sql
+    texts = "CASE WHEN isnan({0}) THEN 'NaN' WHEN {0} > 0 THEN 'Infinity' ELSE '-Infinity' END"
+    spelt = (
+        f"CASE WHEN isfinite({name}) THEN to_json({name}) "
+        f"WHEN {name} IS NOT NULL THEN to_json({texts.format(name)}) END AS {name}"
+        for name in floats
+    )
+    return f"SELECT * REPLACE ({', '.join(spelt)}) FROM ({sql}) AS t1"
 
 
 def _for_parquet(sql: str, schema: pa.Schema) -> tuple[str, dict[str, str]]:

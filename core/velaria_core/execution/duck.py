@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -65,6 +65,9 @@ _PER_CURSOR = (
     ),
 )
 
+_INTERRUPT_SECONDS = 0.02  # between two interrupts of a statement that has not ended yet
+
+T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -243,8 +246,9 @@ class Cursor:
                 relation = self._relation(sql)
                 if relation is None:
                     return pa.table({})
-                return _exported(relation).to_arrow_table()
-            return self._connection.execute(sql, parameters).to_arrow_table()
+                exported = _exported(relation)
+                return self._stoppable(lambda: exported.to_arrow_table())
+            return self._stoppable(lambda: self._connection.execute(sql, parameters).to_arrow_table())
 
     def run(self, sql: str) -> pa.Table:
         """Run a statement whose text binds cheaply, such as EXECUTE; the result is small."""
@@ -294,9 +298,44 @@ class Cursor:
             Rows inserted, deleted, updated or copied; 0 where the engine counts none.
         """
         with translated(sql=sql):
-            found = self._connection.execute(sql, parameters).fetchall()
+            found = self._stoppable(lambda: self._connection.execute(sql, parameters).fetchall())
         count = found[0][0] if found and len(found[0]) == 1 else 0
         return count if isinstance(count, int) and not isinstance(count, bool) else 0
+
+    def _stoppable(self, work: Callable[[], T]) -> T:
+        """What `work` gives; Ctrl-C stops it.
+
+        The engine looks at no signal while it works, and Python runs handlers on the main thread alone: so on that
+        thread the work is given to another one (60 us), and this one waits and interrupts.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return work()
+        made: list[T] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                made.append(work())
+            except BaseException as error:  # noqa: BLE001 -- raised again below, where the caller is
+                failed.append(error)
+            finally:
+                done.set()
+
+        # An event and not a join: a join that a signal breaks off leaves the thread's own lock in doubt.
+        done = threading.Event()
+        threading.Thread(target=run, name="velaria-statement", daemon=True).start()
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            while not done.wait(_INTERRUPT_SECONDS):
+                self.interrupt()
+            raise
+        try:
+            if failed:
+                raise failed[0]
+            return made[0]
+        finally:
+            failed.clear()  # the error knows this frame; without the circle it is gone when it has been told
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -543,5 +582,7 @@ def _tidy(message: str) -> str:
         if line.strip():
             kept.append(line.strip())
     # Advice of the engine that a hint of ours gives better.
-    told = re.split(r" Use TRY\(| In order to select one| You might need to add| Either add it to", " ".join(kept))[0]
-    return told.rstrip(".!") or message
+    told = re.split(
+        r" Use (TRY\(|.SET )| In order to select one| You might need to add| Either add it to", " ".join(kept)
+    )
+    return told[0].rstrip(".!") or message

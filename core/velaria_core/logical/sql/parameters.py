@@ -16,14 +16,14 @@ Parameters = Sequence[Any] | Mapping[str, Any] | None
 T = TypeVar("T")
 
 
-def with_parameters(statement: T, parameters: Parameters, text: str) -> T:
-    """`statement` with a value in place of every parameter.
+def with_parameters(statements: Sequence[T], parameters: Parameters, text: str) -> tuple[T, ...]:
+    """`statements` with a value in place of every parameter; each value is used by one of them at least.
 
     Raises:
         InputError[sql.parameters]: a value is missing or left over.
     """
     filler = _Filler(parameters, text)
-    filled: T = filler.fill(statement)
+    filled: tuple[T, ...] = tuple(filler.fill(statement) for statement in statements)
     filler.require_all_used()
     return filled
 
