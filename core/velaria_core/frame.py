@@ -131,6 +131,8 @@ class Frame:
             chosen += (
                 [col(name) for name in self.node.columns] if isinstance(item, str) and item == "*" else as_columns(item)
             )
+        if not chosen:
+            raise InputError("frame.no_columns", "a frame needs a column", hint='select("*") takes them all')
         frame, named = self._row_wise(chosen, "select")
         names = distinct_names(name for name, _ in named)
         return self._with(Project(frame.node, tuple((n, t) for n, (_, t) in zip(names, named, strict=True))))
@@ -153,6 +155,7 @@ class Frame:
         frame, named = self._row_wise([as_column(v).alias(n) for n, v in columns.items()], "with_columns")
         exact = {name.lower(): name for name in self.node.columns}
         added = tuple((exact.get(name.lower(), name), resolved) for name, resolved in named)
+        _require_distinct([name for name, _ in added])
         made = self._with(WithColumn(frame.node, added))
         hidden = tuple(name for name in frame.node.columns if name not in self.node.columns)
         return made._with(Drop(made.node, hidden)) if hidden else made
@@ -197,12 +200,16 @@ class Frame:
     def explode(self, column: str, output: str | None = None, *, outer: bool = False) -> Self:
         """One row for each element of a list column; `outer` keeps rows without elements, with NULL."""
         name = self._name(column)
-        return self._with(Explode(self.node, name, output or name, outer))
+        made = Explode(self.node, name, output or name, outer)
+        _require_distinct(made.columns)
+        return self._with(made)
 
     def unpivot(
         self, on: Sequence[str], name: str = "name", value: str = "value", *, include_nulls: bool = False
     ) -> Self:
         """The listed columns as rows of (name, value)."""
+        if not on:
+            raise InputError("frame.no_columns", "unpivot needs a column to turn into rows")
         made = Unpivot(self.node, tuple(self._name(column) for column in on), name, value, include_nulls)
         _require_distinct(made.columns)
         return self._with(made)
@@ -279,6 +286,8 @@ class Frame:
         """A random part: each row with probability `fraction`, or exactly `n` rows."""
         if (fraction is None) == (n is None) or (fraction is not None and not 0 <= fraction <= 1):
             raise InputError("frame.sample", "give fraction between 0 and 1, or n")
+        if n is not None and n < 0:
+            raise InputError("frame.sample", "a sample has no negative number of rows")
         size = fraction * 100 if fraction is not None else float(n or 0)
         return self._with(Sample(self.node, size, fraction is not None, seed))
 
@@ -325,6 +334,8 @@ class Frame:
         changed = tuple((old, new) for old, new in new_names.items() if old != new)
         right = Rename(other.node, changed) if changed else other.node
         if isinstance(on, Column):
+            if kind is JoinKind.CROSS:
+                raise InputError("frame.join", "a cross join takes no condition")
             scope = Scope.of((*self.node.columns, *right.columns))
             return self._with(Join(self.node, right, kind, scope.resolved(on.tree)))
         left_keys = [self._name(name) for name in _names(left_on if left_on is not None else on)]
@@ -408,14 +419,27 @@ class GroupedFrame(Generic[F]):
         for column in columns:
             if not has(column.tree, aggregate_call):
                 raise SqlSemanticError("frame.not_grouped", f"{column.sql()} is no aggregate")
-        computed = tuple((name, t) for name, t in keys if not isinstance(t, exp.Column))
+        # A computed key gets a name of its own: a metric may read the column whose name the key is given.
+        inner: list[Named] = []
+        for _, tree in keys:
+            if all(tree != known for _, known in inner):
+                inner.append((tree.name if isinstance(tree, exp.Column) else f"__key_{len(inner) + 1}", tree))
+        computed = tuple((name, tree) for name, tree in inner if not isinstance(tree, exp.Column))
         node = WithColumn(frame.node, computed) if computed else frame.node
-        over = tuple((name, reference(name) if (name, t) in computed else t) for name, t in keys)
-        calls = Extracted(aggregate_call, "__agg_")
-        outputs = [(c.name, calls.rewrite(self._frame._resolve(c))) for c in columns]
-        made = Aggregate(node, over, tuple(calls.calls))
-        names = distinct_names([*(name for name, _ in over), *(name for name, _ in outputs)])
-        trees = [*(reference(name) for name, _ in over), *(t for _, t in outputs)]
+        calls = Extracted(aggregate_call, "__agg_", keys=tuple(inner))
+        shown = [(column.name, calls.rewrite(self._frame._resolve(column))) for column in columns]
+        made = Aggregate(node, tuple((name, reference(name)) for name, _ in inner), tuple(calls.calls))
+        for column, (_, tree) in zip(columns, shown, strict=True):
+            for read in tree.find_all(exp.Column):
+                if read.name not in made.columns:
+                    raise SqlSemanticError(
+                        "frame.not_grouped",
+                        f'{column.sql()} reads "{read.name}", which is no key',
+                        hint=f"group by it too, or take any_value({read.name})",
+                    )
+        outputs = [*((name, calls.rewrite(tree)) for name, tree in keys), *shown]
+        names = distinct_names(name for name, _ in outputs)
+        trees = [tree for _, tree in outputs]
         return self._frame._with(Project(made, tuple(zip(names, trees, strict=True))))
 
     def count(self, output: str = "count") -> F:
@@ -437,6 +461,20 @@ class GroupedFrame(Generic[F]):
     def pivot(self, on: str, values: Sequence[object], *metrics: Column) -> F:
         """One column for each value of `on`: `group_by("k").pivot("m", [1, 2], fn.sum("x"))`."""
         frame = self._frame
+        if not values or not metrics:
+            raise InputError(
+                "frame.no_metrics", "pivot needs values and metrics", hint='pivot("m", [1, 2], fn.sum("x"))'
+            )
+        for key in self._keys:
+            if not isinstance(frame._resolve(key), exp.Column):
+                raise InputError(
+                    "frame.pivot_key",
+                    f"pivot groups by columns, not by {key.sql()}",
+                    hint="add it with with_column first",
+                )
+        for metric in metrics:
+            if not aggregate_call(metric.tree):
+                raise SqlSemanticError("frame.not_grouped", f"{metric.sql()} is no aggregate")
         named: list[Named] = [(metric.name, frame._resolve(metric)) for metric in metrics]
         cells: list[Named] = [(str(value), as_column(value, text_is_value=True).tree) for value in values]
         group = tuple(frame._name(key.name) for key in self._keys)

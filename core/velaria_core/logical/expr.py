@@ -122,10 +122,11 @@ class Column:
         return Column(exp.Neg(this=grouped(self.tree)), self.name)
 
     def __getitem__(self, key: str | int) -> Column:
-        """A field of a struct by name, or an element of a list by position, counted from 0."""
+        """A field of a struct by name, or an element of a list by position, counted from 0, or from -1 at the end."""
         if isinstance(key, str):
             return Column(exp.Dot(this=grouped(self.tree), expression=exp.to_identifier(key, quoted=True)), key)
-        return Column(call("list_extract", grouped(self.tree), lit(key + 1).tree), self.name)
+        position = key + 1 if key >= 0 else key  # the engine counts from 1, and from -1 at the end, too
+        return Column(call("list_extract", grouped(self.tree), lit(position).tree), self.name)
 
     def _binary(self, kind: type[exp.Expr], other: object) -> Column:
         right = as_column(other, text_is_value=True)
