@@ -35,9 +35,7 @@ def main(mode: str, root: str, given: list[str]) -> int:
         generate(root, protos, out)
         made = {Path(root, path.relative_to(out)): path.read_bytes() for path in Path(out).rglob("*.py*")}
     differ = [
-        path
-        for path, content in made.items()
-        if not (tree / path).exists() or (tree / path).read_bytes() != content
+        path for path, content in made.items() if not (tree / path).exists() or (tree / path).read_bytes() != content
     ]
     orphans = [Path(path) for path in given if path not in protos and Path(path) not in made]
     if mode == "--write":

@@ -3,9 +3,8 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from velaria_core.session import DataflowSession
-
 import velaria_core
+from velaria_core.session import DataflowSession
 
 where = Path(velaria_core.__file__).resolve()
 assert "/fresh/lib/" in where.as_posix(), f"velaria_core is not the wheel's: {where}"
