@@ -20,9 +20,15 @@ from velaria_core.contract.conformance import SOURCE_CHECKS, SourceCase, source_
 from velaria_core.errors import DataError, ExternalError, InputError, StateError
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.sources import growing_file
+from velaria_core.execution.sources.arrow_reader import ArrowReaderSource
+from velaria_core.execution.sources.changelog import ChangelogSource
 from velaria_core.execution.sources.directory import DirectorySource
+from velaria_core.execution.sources.growing_file import GrowingFileSource
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
+from velaria_core.execution.sources.rate import RateSource
+from velaria_core.execution.sources.replay import ReplaySource
 
 SCHEMA = pa.schema([("k", pa.int64()), ("v", pa.string()), ("x", pa.float64())])
 ROWS = pa.table(
@@ -104,6 +110,46 @@ def _memory(rows: pa.Table, **more: Any) -> MemorySource:
     return MemorySource([rows.slice(0, 2), rows.slice(2, 0), rows.slice(2)], **more)
 
 
+def _growing(tmp_path: Path, engine: Engine, using: str, **more: Any) -> SourceCase:
+    table = ROWS if using == "jsonl" else TEXT
+    path = tmp_path / f"grows.{using}"
+    _write(path, "json" if using == "jsonl" else using, table)
+    clock = ManualClock()
+    options = {"line": {"split_delimiter": "|", "null_values": ""}}.get(using, {})
+
+    def make() -> Source:
+        return GrowingFileSource(engine, path, using, options=options, schema=SCHEMA, clock=clock, **more)
+
+    return SourceCase(using, make, table, advance=lambda: clock.advance(50), ends=False)
+
+
+def _rate() -> SourceCase:
+    clock = ManualClock(5_000)
+    whole = RateSource(100, rows=40, keys=3, seed=7, start_ms=5_000, wait=False)
+    whole.open(source_context())
+    (batch,) = _read(whole)
+
+    def make() -> Source:
+        return RateSource(100, rows=40, keys=3, seed=7, start_ms=5_000, clock=clock)
+
+    return SourceCase("rate", make, batch.table, advance=lambda: clock.advance(35))
+
+
+TIMED = pa.table(
+    {"at": pa.array([None, 1_000, 1_000, 1_500, 9_000], pa.timestamp("ms")), "n": pa.array([0, 1, 2, 3, 4])}
+)
+
+
+def _replay(speed: float | None) -> SourceCase:
+    clock = ManualClock()
+    return SourceCase(
+        "replay",
+        lambda: ReplaySource(TIMED.take([3, 1, 0, 2, 4]), "at", speed=speed, clock=clock),
+        TIMED,
+        advance=lambda: clock.advance(100),
+    )
+
+
 _CASES: dict[str, Callable[[Path, Engine], SourceCase]] = {
     "memory": lambda _p, _e: SourceCase("memory", lambda: _memory(ROWS), ROWS),
     "memory-changes": lambda _p, _e: SourceCase("memory", lambda: _memory(CHANGES, append_only=False), CHANGES),
@@ -114,6 +160,16 @@ _CASES: dict[str, Callable[[Path, Engine], SourceCase]] = {
         f"directory-{using}": lambda path, engine, using=using: _directory(path, engine, using)  # type: ignore[misc]
         for using in ("csv", "line", "json", "parquet", "arrow")
     },
+    "changelog": lambda _p, _e: SourceCase("changelog", lambda: ChangelogSource([CHANGES]), CHANGES),
+    "arrow-reader": lambda _p, _e: SourceCase("reader", lambda: ArrowReaderSource(ROWS.to_reader(3)), ROWS),
+    "rate": lambda _p, _e: _rate(),
+    "replay": lambda _p, _e: _replay(2.0),
+    "replay-at-once": lambda _p, _e: _replay(None),
+    **{
+        f"growing-{using}": lambda path, engine, using=using: _growing(path, engine, using)  # type: ignore[misc]
+        for using in ("csv", "line", "jsonl")
+    },
+    "growing-restart": lambda path, engine: _growing(path, engine, "csv", on_change="restart"),
     "directory-bounded": lambda path, engine: _directory(path, engine, "csv", bounded=True),
     "directory-skip": lambda path, engine: _directory(path, engine, "csv", options={"on_error": "skip"}),
 }
@@ -499,3 +555,269 @@ def test_directory_reads_a_large_file_in_pieces(tmp_path: Path, engine: Engine) 
     token = found[1].offset.token
     start = found[0].table.num_rows + found[1].table.num_rows
     assert _keys(_read(_opened(source, token))) == list(range(start, rows))
+
+
+# --- growing file
+
+NUMBERS = pa.schema([("k", pa.int64()), ("v", pa.string())])
+
+
+class _Log:
+    """A CSV file that grows, and sources that follow it."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.path = folder / "app.log"
+        self._engine = engine
+        self._clock = ManualClock()
+
+    def add(self, text: str) -> None:
+        with self.path.open("a") as stream:
+            stream.write(text)
+
+    def follow(self, token: str | None = None, **more: Any) -> GrowingFileSource:
+        source = GrowingFileSource(self._engine, self.path, "csv", schema=NUMBERS, clock=self._clock, **more)
+        source.open(source_context(token))
+        return source
+
+    def read(self, source: GrowingFileSource, max_rows: int = 65_536) -> list[Batch]:
+        self._clock.advance(100)
+        return _read(source, max_rows)
+
+
+@pytest.fixture
+def log(tmp_path: Path, engine: Engine) -> _Log:
+    return _Log(tmp_path, engine)
+
+
+def test_growing_file_gives_whole_lines_only(log: _Log) -> None:
+    source = log.follow()
+    assert log.read(source) == [], "the file is not there yet"
+    for text, keys in (
+        ("k,", []),
+        ("v\n1,a", []),
+        ("\n2,b\n3", [1, 2]),
+        ("", []),
+        ('3,"two\nlines', []),
+        ('"\n', [33]),
+        ('4,"a ""quoted"" one\n', []),
+        ('and more"\n5,e\n6', [4, 5]),
+        (",f\r\n", [6]),
+    ):
+        log.add(text)
+        assert _keys(log.read(source)) == keys, text
+    source.close()
+
+
+def test_growing_file_takes_a_quote_that_means_nothing(log: _Log) -> None:
+    log.add('k,v\n1,5" nail\n2,b\n')
+    assert _keys(log.read(log.follow())) == [1, 2]
+
+
+def test_growing_file_resumes_at_bytes(log: _Log) -> None:
+    log.add("k,v\n1,a\n2,b\n3,c\n")
+    source = log.follow()
+    tokens = [batch.offset.token for batch in log.read(source, 2)]
+    assert tokens[0].startswith("0:"), "the position of the first rows is one of rows"
+    assert tokens[0].endswith("+2")
+    assert tokens[1].startswith("16:")
+    source.close()
+    log.add("4,d\n")
+    assert _keys(log.read(log.follow(tokens[0]))) == [3, 4]
+    assert _keys(log.read(log.follow(tokens[1]))) == [4]
+
+
+def test_growing_file_follows_a_rotation(log: _Log) -> None:
+    log.add("k,v\n1,a\n")
+    source = log.follow()
+    token = log.read(source)[0].offset.token
+    log.add("2,b\n3,last words")
+    log.path.rename(log.path.with_suffix(".log.1"))
+    assert _keys(log.read(source)) == [2], "there is no new file yet, so the last line may go on"
+    log.add("k,v\n4,d\n")
+    assert _keys(log.read(source)) == [3, 4]
+    source.close()
+    again = log.follow(token)
+    assert _keys(log.read(again)) == [2, 3, 4], "in another process too"
+    again.close()
+    with pytest.raises(StateError, match="another file now"):
+        log.follow(token, on_change="fail")
+    log.path.rename(log.path.with_suffix(".log.0"))
+    log.add("k,v\n5,e\n")
+    with pytest.raises(StateError, match="keep the last rotated file") as caught:
+        log.follow(token)
+    assert caught.value.code == "source.rotated", "two rotations: the one between would be passed over"
+
+
+def test_growing_file_tells_of_a_rotation(log: _Log) -> None:
+    log.add("k,v\n1,a\n")
+    source = log.follow(on_change="fail")
+    assert _keys(log.read(source)) == [1]
+    log.add("2,b\n")
+    log.path.rename(log.path.with_suffix(".log.1"))
+    log.add("k,v\n3,c\n")
+    with pytest.raises(StateError, match="another file now"):
+        log.read(source)
+
+
+@pytest.mark.parametrize("rewritten", ["k,v\n7,g\n", "k,v\n7,g\n8,h\n9,i\n10,j\n11,k\n"])
+def test_growing_file_tells_of_a_file_that_was_cut_or_written_anew(log: _Log, rewritten: str) -> None:
+    log.add("k,v\n1,a\n2,b\n3,c\n")
+    source, restarting = log.follow(), log.follow(on_change="restart")
+    token = log.read(source)[0].offset.token
+    log.read(restarting)
+    log.path.write_text(rewritten)
+    with pytest.raises(StateError) as caught:
+        log.read(source)
+    assert caught.value.code == "source.changed"
+    with pytest.raises(StateError):
+        log.follow(token)
+    assert _keys(log.read(restarting)) == [int(line.split(",")[0]) for line in rewritten.splitlines()[1:]]
+
+
+def test_growing_file_names_the_line_that_is_bad(log: _Log) -> None:
+    log.add("k,v\n1,a\n2,b\n")
+    source = log.follow()
+    assert _keys(log.read(source)) == [1, 2]
+    log.add("3,c\nfour,d\n")
+    with pytest.raises(DataError) as caught:
+        log.read(source)
+    assert caught.value.place is not None
+    assert (caught.value.place.file, caught.value.place.line) == (str(log.path), 5)
+    with pytest.raises(DataError):
+        log.read(source)
+
+
+def test_growing_file_reads_much_in_pieces(log: _Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing_file, "CHUNK_BYTES", 1_000)
+    log.add("k,v\n" + "".join(f"{n},{'x' * (n % 50)}\n" for n in range(500)) + f"500,{'y' * 5_000}\n")
+    source = log.follow()
+    found = log.read(source, 7)
+    assert _keys(found) == list(range(501))
+    for at in range(0, len(found), 20):
+        done = sum(batch.table.num_rows for batch in found[: at + 1])
+        assert _keys(log.read(log.follow(found[at].offset.token))) == list(range(done, 501))
+
+
+def test_growing_file_refuses_what_cannot_be_followed(tmp_path: Path, engine: Engine) -> None:
+    for using, options, code in (
+        ("parquet", {}, "option.value"),
+        ("csv", {"encoding": "utf-16"}, "option.value"),
+        ("line", {}, "option.missing"),
+        ("csv", {}, "source.no_schema"),
+    ):
+        with pytest.raises(InputError) as caught:
+            GrowingFileSource(engine, tmp_path / "x", using, options=options)
+        assert caught.value.code == code
+    for token in ("x", "1:2", "1:2:zz", ""):
+        with pytest.raises(StateError):
+            _opened(GrowingFileSource(engine, tmp_path / "x", "csv", schema=NUMBERS), token)
+
+
+# --- rate, replay, arrow reader, changelog
+
+
+def test_rate_gives_rows_when_they_are_due() -> None:
+    clock = ManualClock(10_000)
+    source = _opened(RateSource(4, clock=clock))
+    (first,) = _read(source)
+    assert first.offset.token == "1@10000"
+    assert source.next_batch(9) == Blocked(retry_after_ms=250)
+    clock.advance(249)
+    assert source.next_batch(9) == Blocked(retry_after_ms=1)
+    clock.advance(1)
+    assert source.next_batch(9).table.column("value").to_pylist() == [1]
+    clock.advance(1_000)
+    (late,) = _read(source)
+    assert late.table.column("value").to_pylist() == [2, 3, 4, 5]
+    assert [str(value) for value in late.table.column("timestamp")[:2]] == [
+        "1970-01-01 00:00:10.500000",
+        "1970-01-01 00:00:10.750000",
+    ]
+    again = _opened(RateSource(4, clock=ManualClock(99_000)), first.offset.token)
+    assert again.next_batch(5).table.slice(1).equals(late.table), "the same rows in another process, at another time"
+
+
+def test_rate_is_seeded_and_even() -> None:
+    def table(seed: int) -> pa.Table:
+        source = _opened(RateSource(1_000, rows=20_000, keys=10, seed=seed, start_ms=0, wait=False))
+        return pa.concat_tables([batch.table for batch in _read(source)])
+
+    one, other = table(1), table(2)
+    assert one.equals(table(1))
+    assert not one.column("random").equals(other.column("random"))
+    for made in (one, other):
+        random = made.column("random").to_numpy()
+        assert 0.49 < random.mean() < 0.51
+        assert random.min() >= 0
+        assert random.max() < 1
+        counts = made.group_by("key").aggregate([("key", "count")]).column("key_count").to_pylist()
+        assert len(counts) == 10
+        assert min(counts) > 1_800
+    with pytest.raises(InputError, match="rows_per_second is 1 or more"):
+        RateSource(0)
+
+
+def test_replay_keeps_the_pauses_at_its_speed() -> None:
+    clock = ManualClock()
+    source = _opened(ReplaySource(TIMED, "at", speed=10.0, clock=clock))
+    assert [batch.table.column("n").to_pylist() for batch in _read(source)] == [[0, 1, 2]]
+    assert source.next_batch(9) == Blocked(retry_after_ms=50)
+    clock.advance(50)
+    assert source.next_batch(9).table.column("n").to_pylist() == [3]
+    assert source.next_batch(9) == Blocked(retry_after_ms=750)
+    assert _opened(ReplaySource(TIMED, "at", speed=10.0, clock=clock), "4").next_batch(9).table.num_rows == 1
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("ns"), pa.timestamp("s", "UTC"), pa.date32()])
+def test_replay_takes_any_time(kind: pa.DataType) -> None:
+    days = pa.array([0, 2, 1], pa.int32()).cast(pa.date32()).cast(pa.timestamp("ms"))
+    times = days.cast(pa.int64()) if kind == pa.int64() else days.cast(kind)
+    clock = ManualClock()
+    source = _opened(ReplaySource(pa.table({"t": times, "n": [0, 2, 1]}), "t", speed=86_400.0, clock=clock))
+    for n in range(3):
+        assert source.next_batch(9).table.column("n").to_pylist() == [n]
+        clock.advance(1_000)
+    assert source.next_batch(9) == EndOfStream()
+
+
+def test_replay_refuses_what_is_no_time() -> None:
+    with pytest.raises(InputError, match='no column "att"'):
+        ReplaySource(TIMED, "att")
+    with pytest.raises(InputError, match='"v" is string, a time column is'):
+        ReplaySource(ROWS, "v")
+    with pytest.raises(InputError, match="above 0"):
+        ReplaySource(TIMED, "at", speed=0)
+    with pytest.raises(StateError, match="9 rows were given"):
+        _opened(ReplaySource(TIMED, "at"), "9")
+
+
+def test_arrow_reader_gives_what_was_not_acknowledged_again() -> None:
+    source = _opened(ArrowReaderSource(ROWS.to_reader(2)))
+    first, *_ = _read(source)
+    source.ack(first.offset)
+    source.close()
+    assert _keys(_read(_opened(source))) == [None, 4, 5, 6, 7]
+
+
+def test_arrow_reader_tells_what_its_reader_raises() -> None:
+    def failing() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.to_batches()
+        raise ConnectionError("gone")
+
+    source = _opened(ArrowReaderSource(pa.RecordBatchReader.from_batches(SCHEMA, failing())))
+    assert len(_keys([source.next_batch(99)])) == 7
+    with pytest.raises(ExternalError, match="the reader failed: gone") as caught:
+        source.next_batch(99)
+    assert caught.value.code == "source.reader"
+    with pytest.raises(InputError, match="no stream of Arrow data"):
+        ArrowReaderSource([1])
+
+
+def test_changelog_takes_any_count_column() -> None:
+    changes = pa.table({"op": pa.array([1, -1, 0], pa.int8()), "n": [1, 1, 2]})
+    (batch,) = _read(_opened(ChangelogSource(changes, diff="op")))
+    assert batch.table.to_pylist() == [{"n": 1, "diff": 1}, {"n": 1, "diff": -1}]
+    with pytest.raises(InputError, match="one column"):
+        ChangelogSource(changes)
+    with pytest.raises(InputError, match="1 NULLs"):
+        ChangelogSource(pa.table({"n": [1], "diff": pa.array([None], pa.int64())}))

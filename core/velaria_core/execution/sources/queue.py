@@ -8,7 +8,6 @@ be read from again elsewhere.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from velaria_core.contract.modes import Pushdown
 from velaria_core.errors import ExternalError, InputError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.sources.tables import (
-    Position,
+    Kept,
     arrow_table,
     conformed,
     projected,
@@ -75,11 +74,7 @@ class QueueSource:
         self._clock = clock
         self._changed = threading.Condition()
         # Under the condition's lock:
-        self._batches: deque[pa.Table] = deque()
-        self._first = 0  # number of the first batch in _batches
-        self._acknowledged = Position()
-        self._position = Position()
-        self._waiting_rows = 0
+        self._kept = Kept()
         self._ended = False
         self._context: SourceContext | None = None
 
@@ -110,11 +105,11 @@ class QueueSource:
     def _push(self, table: pa.Table, timeout_ms: float | None) -> None:
         deadline = None if timeout_ms is None else self._clock.ticks_ms() + timeout_ms
         with self._changed:
-            while not self._ended and self._waiting_rows and self._waiting_rows + table.num_rows > self._capacity:
+            while not self._ended and self._has_no_room(table.num_rows):
                 if deadline is not None and self._clock.ticks_ms() >= deadline:
                     raise ExternalError(
                         "source.full",
-                        f"{self._waiting_rows} rows wait in the queue, and the query took none for {timeout_ms:g} ms",
+                        f"{self._kept.waiting_rows} rows wait, and the query took none for {timeout_ms:g} ms",
                         hint="push again later, push less, or raise capacity_rows",
                         retryable=True,
                     )
@@ -123,12 +118,15 @@ class QueueSource:
                 raise InputError("source.closed", "the input of this queue is closed", hint="make a new queue")
             if not table.num_rows:
                 return
-            self._batches.append(table)
-            self._waiting_rows += table.num_rows
+            self._kept.append(table)
             context = self._context
         # Outside of the lock: the runtime may hold one of its own when it asks for rows.
         if context is not None:
             context.wake()
+
+    def _has_no_room(self, rows: int) -> bool:
+        waiting = self._kept.waiting_rows
+        return waiting > 0 and waiting + rows > self._capacity
 
     def close_input(self) -> None:
         """No more rows come: the stream ends after those that wait. Pushes that wait for room are refused."""
@@ -143,7 +141,7 @@ class QueueSource:
     def waiting_rows(self) -> int:
         """Rows that the query has not taken yet."""
         with self._changed:
-            return self._waiting_rows
+            return self._kept.waiting_rows
 
     # --- the contract
 
@@ -153,35 +151,25 @@ class QueueSource:
     def open(self, context: SourceContext) -> None:
         """Rows that were given before and not acknowledged come again."""
         with self._changed:
-            self._position = self._acknowledged
-            self._waiting_rows = sum(table.num_rows for table in self._batches) - self._acknowledged.row
+            self._kept.rewind()
             self._context = context
 
     def next_batch(self, max_rows: int) -> Batch | Blocked | EndOfStream:
         with self._changed:
             assert self._context is not None, "next_batch comes after open"
-            at = self._position.batch - self._first
-            if at == len(self._batches):
+            taken = self._kept.take(max_rows)
+            if taken is None:
                 return EndOfStream() if self._ended else Blocked()
-            table = self._batches[at]
-            given = table.slice(self._position.row, max(max_rows, 1))
-            end = self._position.row + given.num_rows
-            batch = self._position.batch
-            self._position = Position(batch + 1) if end == table.num_rows else Position(batch, end)
-            self._waiting_rows -= given.num_rows
             self._changed.notify_all()
-            columns = self._context.pushed.columns
-            return Batch(projected(given, columns), TextOffset(self._position.token))
+            rows, position = taken
+            return Batch(projected(rows, self._context.pushed.columns), TextOffset(position.token))
 
     def checkpoint(self, marker: CheckpointMarker) -> None:
         """Nothing to do: there is no place that would outlive the process."""
 
     def ack(self, offset: Offset) -> None:
         with self._changed:
-            self._acknowledged = Position.parse(offset.token)
-            while self._first < self._acknowledged.batch:
-                self._batches.popleft()
-                self._first += 1
+            self._kept.acknowledge(offset.token)
 
     def close(self) -> None:
         """Rows stay for the next `open`; a push that waits for room goes on waiting until its timeout."""

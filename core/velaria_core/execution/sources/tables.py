@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,49 @@ class Position:
         """
         batch, _, row = (token or "0").partition("+")
         return Position(whole_number(batch), whole_number(row or "0"))
+
+
+class Kept:
+    """Tables of a source that cannot be read twice: they stay until they are acknowledged, so that a query that
+    fails and opens again in the same process gets what its sinks may not have. Not for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._batches: deque[pa.Table] = deque()
+        self._first = 0  # number of the first table in _batches
+        self._acknowledged = Position()
+        self._position = Position()
+        self.waiting_rows = 0  # rows that were not taken yet
+
+    def append(self, table: pa.Table) -> None:
+        """More rows, at least one."""
+        self._batches.append(table)
+        self.waiting_rows += table.num_rows
+
+    def rewind(self) -> None:
+        """Go back to what was acknowledged."""
+        self._position = self._acknowledged
+        self.waiting_rows = sum(table.num_rows for table in self._batches) - self._acknowledged.row
+
+    def take(self, max_rows: int) -> tuple[pa.Table, Position] | None:
+        """The next rows and the position after them; None when there are none."""
+        batch, row = self._position.batch, self._position.row
+        at = batch - self._first
+        if at == len(self._batches):
+            return None
+        table = self._batches[at]
+        given = table.slice(row, max(max_rows, 1))
+        end = row + given.num_rows
+        self._position = Position(batch + 1) if end == table.num_rows else Position(batch, end)
+        self.waiting_rows -= given.num_rows
+        return given, self._position
+
+    def acknowledge(self, token: str) -> None:
+        """Forget the rows up to a position that `take` gave."""
+        self._acknowledged = Position.parse(token)
+        while self._first < self._acknowledged.batch:
+            self._batches.popleft()
+            self._first += 1
 
 
 def whole_number(text: str) -> int:
