@@ -94,9 +94,12 @@ class VelariaError(Exception):
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain values, for JSON: error, class, code, hint and place where known."""
+        """The error as plain values, for JSON: class, code, hint, and the place where it is known.
+
+        `column` counts characters, `column_utf8` bytes, `column_utf16` the units of editors and browsers; from 1.
+        """
         place = self.place
-        return {
+        told: dict[str, Any] = {
             "error": self.message,
             "error_type": type(self).__name__,
             "code": self.code,
@@ -104,10 +107,17 @@ class VelariaError(Exception):
             "file": place.file if place else None,
             "line": place.line if place else None,
             "column": place.column if place else None,
-            "byte_offset": len(place.text[: place.offset].encode())
-            if place and place.text is not None and place.offset is not None
-            else None,
+            "column_utf8": None,
+            "column_utf16": None,
+            "byte_offset": None,
         }
+        if place is not None and place.text is not None and place.offset is not None and place.column is not None:
+            before = place.text[: place.offset]
+            on_line = before[len(before) - (place.column - 1) :]
+            told["column_utf8"] = len(on_line.encode()) + 1
+            told["column_utf16"] = len(on_line.encode("utf-16-le")) // 2 + 1
+            told["byte_offset"] = len(before.encode())
+        return told
 
 
 class InputError(VelariaError):

@@ -374,6 +374,8 @@ def test_json_of_an_error(run: Run) -> None:
             "file": None,
             "line": 1,
             "column": 8,
+            "column_utf8": 8,
+            "column_utf16": 8,
             "byte_offset": 7,
         }
     assert run("sql", "SELECT x", "--errors", "text", env={"VELARIA_ERRORS": "json"}).errors.startswith("error[")
