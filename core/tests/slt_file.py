@@ -26,7 +26,7 @@ import datetime as dt
 import gzip
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,12 @@ def write_file(record: Record, folder: Path) -> None:
 def write_rows(record: Record, folder: Path, frame: DataFrame) -> None:
     """Make the file of a `write` record."""
     target = folder / record.words[0]
-    {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_json}[target.suffix](target)
+    writers: dict[str, Callable[[Path], int]] = {
+        ".parquet": frame.write_parquet,
+        ".csv": frame.write_csv,
+        ".jsonl": frame.write_json,
+    }
+    writers[target.suffix](target)
 
 
 # --- rows as text -------------------------------------------------------------------------------------------

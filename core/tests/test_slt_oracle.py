@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 from properties.tables import bag, row_list
 from slt_file import FILES, FOLDER, Record, letters, read, write_file, write_rows
@@ -66,7 +67,7 @@ class Oracle:
         except VelariaError:
             return  # test_slt.py tells of it
         try:
-            theirs = self.bare.execute(sql, record.parameters or []).to_arrow_table()
+            theirs: pa.Table = self.bare.execute(sql, record.parameters or []).to_arrow_table()
         except duckdb.Error as error:
             if "own" not in record.flags:
                 self.differences.append(f"{record.where}: the bare engine refuses: {error}\n\n{sql}\n")

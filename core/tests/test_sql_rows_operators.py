@@ -17,6 +17,7 @@ from velaria_core import VelariaError
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.logical.expr import to_sql
 from velaria_core.logical.sql.parser import parse
+from velaria_core.logical.sql.statements import Select
 
 BINARY = (
     "+", "-", "*", "/", "//", "%", "**", "^", "||", "=", "==", "<>", "!=", "<", "<=", "AND", "OR", "IS DISTINCT FROM",
@@ -99,6 +100,7 @@ def regrouped(engine: Engine, expressions: Iterator[str]) -> tuple[list[str], in
                 continue
             try:
                 (select,) = parse(sql, cursor.parse_error)
+                assert isinstance(select, Select)
             except VelariaError as error:
                 found.append(f"{expression}: refused: {error.message}")
                 continue

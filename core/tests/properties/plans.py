@@ -225,7 +225,7 @@ def _aggregate(draw: Draw, made: Made, _other: Other) -> Made:
     stem = made.fresh("m")
     metrics = [metric(draw, made, f"{stem}{at}") for at in range(draw(st.integers(0 if keys else 1, 3)))]
     sets = None
-    if keys and draw(st.booleans()):
+    if len(keys) > 0 and draw(st.booleans()):
         one = st.lists(st.integers(0, len(keys) - 1), max_size=len(keys), unique=True).map(tuple)
         sets = tuple(draw(st.lists(one, min_size=1, max_size=3)))
         # Keys are the union of the sets.
@@ -262,7 +262,7 @@ def _join(draw: Draw, made: Made, other: Other) -> Made:
     on: exp.Expr | None = None
     if kind is not op.JoinKind.CROSS:
         pairs = [(a, b) for a, x in made.kinds.items() for b, y in right.kinds.items() if x == y]
-        if pairs and draw(st.integers(0, 3)):
+        if len(pairs) > 0 and draw(st.integers(0, 3)) > 0:
             one, two = draw(st.sampled_from(pairs))
             condition = col(one) == col(two)
         else:

@@ -130,14 +130,13 @@ class Writer:
         both = Scope([*inner.columns, *scope.columns])
         where = self.scalar(both if self.chance() else inner, Kind.BOOL)
         rows = f"FROM {name} AS {alias} WHERE {where}"
-        return self.one(
-            [
-                lambda: f"{self.one(['', 'NOT '])}EXISTS (SELECT 1 {rows})",
-                lambda: f"{self.scalar(scope, Kind.INT, 1)} {self.one(['', 'NOT '])}IN (SELECT {alias}.k {rows})",
-                lambda: f"{self.scalar(scope, Kind.INT, 1)} > (SELECT {self.one(['max', 'count'])}({alias}.k) {rows})",
-                lambda: f"{self.scalar(scope, Kind.TEXT, 1)} = ANY (SELECT {alias}.s {rows})",
-            ]
-        )()
+        forms: list[Callable[[], str]] = [
+            lambda: f"{self.one(['', 'NOT '])}EXISTS (SELECT 1 {rows})",
+            lambda: f"{self.scalar(scope, Kind.INT, 1)} {self.one(['', 'NOT '])}IN (SELECT {alias}.k {rows})",
+            lambda: f"{self.scalar(scope, Kind.INT, 1)} > (SELECT {self.one(['max', 'count'])}({alias}.k) {rows})",
+            lambda: f"{self.scalar(scope, Kind.TEXT, 1)} = ANY (SELECT {alias}.s {rows})",
+        ]
+        return self.one(forms)()
 
     # --- FROM -----------------------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ def histories(draw: st.DrawFn, kinds: dict[str, Kind], max_changes: int = 10) ->
     alive: list[tuple[Any, ...]] = []
     changes: list[tuple[tuple[Any, ...], int]] = []
     for _ in range(draw(st.integers(0, max_changes))):
-        if alive and draw(st.booleans()):
+        if len(alive) > 0 and draw(st.booleans()):
             changes.append((alive.pop(draw(st.integers(0, len(alive) - 1))), -1))
         else:
             alive.append(draw(row))
