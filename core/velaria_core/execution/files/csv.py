@@ -28,8 +28,6 @@ ENGINE_ENCODINGS = {"utf-8": "utf-8", "utf-8-sig": "utf-8", "ascii": "utf-8", "l
 ENGINE_COMPRESSIONS = ("none", "gzip", "zstd")
 # The engine's delimiters have at most so many bytes.
 DELIMITER_BYTES_MAX = 4
-# Half the engine's default: on a file of some buffers its threads share the work more evenly (12 % at 40 MB).
-BUFFER_BYTES = 16 << 20
 # Samples of so many files of a glob are taken, spread over it; the headers of all are compared.
 SAMPLED_FILES = 6
 
@@ -423,7 +421,7 @@ def with_formats(
 def reader_options(options: dict[str, object], columns: Sequence[Column], null_values: Sequence[str] | None) -> str:
     """The options of the engine's reader as text, with the columns."""
     listed = ", ".join(f"{literal(column.name)}: {literal(column.raw)}" for column in columns)
-    parts = ["auto_detect=false", f"columns={{{listed}}}", f"buffer_size={BUFFER_BYTES}"]
+    parts = ["auto_detect=false", f"columns={{{listed}}}"]
     for name, value in options.items():
         if isinstance(value, bool):
             parts.append(f"{name}={str(value).lower()}")

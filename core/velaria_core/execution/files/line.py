@@ -174,7 +174,7 @@ def lines_call(paths: Sequence[str], reading: dict[str, str]) -> str:
     options = ", ".join(f"{name}={literal(value)}" for name, value in reading.items())
     return (
         f"read_csv({engine_list(paths)}, auto_detect=false, header=false, delim='', quote='', escape='', "
-        f"strict_mode=false, columns={{'line': 'VARCHAR'}}, buffer_size={csv.BUFFER_BYTES}, {options})"
+        f"strict_mode=false, columns={{'line': 'VARCHAR'}}, {options})"
     )
 
 
