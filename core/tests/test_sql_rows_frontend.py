@@ -86,6 +86,13 @@ def test_t05_what_is_not(session: DataflowSession, sql: str) -> None:
     assert caught.value.hint
 
 
+def test_q70_distinct_does_not_order_by_what_it_hides(session: DataflowSession) -> None:
+    """The engine alone would order by any one of the values."""
+    with pytest.raises(SqlSemanticError) as caught:
+        session.sql("SELECT DISTINCT city FROM t ORDER BY v")
+    assert caught.value.code == "sql.hidden_order"
+
+
 # --- T-06 -----------------------------------------------------------------------------------------------------
 
 

@@ -296,8 +296,9 @@ def test_a_dash_is_stdout(run: Run) -> None:
 
 @pytest.mark.parametrize(("form", "end"), [("parquet", b"PAR1"), ("arrow", b"\xff\xff\xff\xff\0\0\0\0")])
 def test_output_that_broke_off_does_not_look_complete(run: Run, form: str, end: bytes) -> None:
-    late = "SELECT CAST(CASE WHEN range = 1900000 THEN 99999 ELSE 1 END AS SMALLINT) AS x FROM range(2000000)"
-    ran = run("sql", late, "--format", form)
+    # One thread takes the rows in their order, and far more come before the bad one than the engine holds back.
+    late = "SELECT CAST(CASE WHEN range = 9900000 THEN 99999 ELSE 1 END AS SMALLINT) AS x FROM range(10000000)"
+    ran = run("sql", late, "--format", form, "--threads", "1")
     assert ran.code == 1
     assert ran.data
     assert not ran.data.endswith(end)

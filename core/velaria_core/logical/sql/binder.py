@@ -103,7 +103,8 @@ class Binder:
             return self._query(tree, {}, select)
         except SqlSemanticError as refused:
             # The engine has the last word: what it accepts is not refused here.
-            if select.has_clauses:
+            # What it would order by any of several values is not an order.
+            if select.has_clauses or refused.code == "sql.hidden_order":
                 raise
             try:
                 return self._opaque(tree, {}, "what only the engine understands")
