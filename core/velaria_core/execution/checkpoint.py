@@ -1,7 +1,7 @@
 """Checkpoint: what makes an epoch durable, and the order in which it becomes so.
 
 The state file is one DuckDB database per query, and its table of epochs is the only truth: rows, state, offsets and the
-sink's staged output are of one epoch because one COMMIT wrote them. `checkpoint.json` mirrors it for people and tools.
+sink's staged output are of one epoch because one COMMIT wrote them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from velaria_core.execution.state import Store
 
 VERSION: Final = 1
 STATE_FILE: Final = "state.duckdb"
-MIRROR_FILE: Final = "checkpoint.json"
 _KEPT_EPOCHS: Final = 100
 
 
@@ -84,7 +83,6 @@ class Ledger:
                 "the checkpoint is of another query",
                 hint="give each query a checkpoint_path of its own, or start with an empty one",
             )
-        self._record = store.cursor
 
     def last(self) -> EpochRecord:
         """The last durable epoch."""
@@ -115,11 +113,3 @@ def state_engine(folder: str | None) -> Engine:
         return Engine(Settings())
     os.makedirs(folder, exist_ok=True)
     return Engine(Settings(path=str(Path(folder, STATE_FILE))))
-
-
-def write_mirror(folder: str, text: str) -> None:
-    """Replace the mirror; a reader sees the old or the new one, whole."""
-    target = Path(folder, MIRROR_FILE)
-    partial = target.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, target)

@@ -97,7 +97,7 @@ class LinearStep(Step):
         for operator in reversed(run):
             node = operator.over([node], carry)
         top = run[0]
-        query = node.batch(*()) if isinstance(node, Scan) else _query(node)
+        query = _query(node)
         shown = [(name, reference(name)) for name in (*top.columns, *carry)]
         sql = query.projected(shown).sql()
         found = store.schema(sql)
@@ -237,7 +237,7 @@ class KeyedStep(Step):
 
 
 class _Rows:
-    """The rows of one input as state: each with its count, as a log of changes that is compacted when it has grown."""
+    """The rows of one input as state: each with its count, as a log of changes."""
 
     def __init__(self, store: Store, name: str, below: Step) -> None:
         self.columns = below.schema.names
@@ -245,11 +245,6 @@ class _Rows:
         self.table = store.table(name, _renamed_count(self.feed.schema))
         self._add = store.prepare(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
         self._append_only = below.append_only
-        listed = ", ".join(quoted(column) for column in self.columns)
-        self._compact = (
-            f"CREATE OR REPLACE TABLE {self.table} AS SELECT {listed}, CAST(sum({COUNT}) AS BIGINT) AS {COUNT} "
-            f"FROM {self.table} GROUP BY {listed} HAVING sum({COUNT}) <> 0"
-        )
 
     @property
     def new(self) -> Scan:
