@@ -27,9 +27,10 @@ from velaria_core.errors import (
 )
 from velaria_core.execution import batch, files, lower
 from velaria_core.execution.duck import Engine
+from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Opaque, Project, Scan, TimeKind, Values
+from velaria_core.logical.operators import Opaque, Project, Scan, Values
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.binder import Binder

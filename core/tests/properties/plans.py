@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from properties.tables import Kind
 from velaria_core.logical import operators as op
+from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit, when
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.opaque import marker
@@ -375,8 +376,8 @@ def _window_assign(draw: Draw, made: Made, other: Other) -> Made:
     if not (times := made.of(Kind.TIME, Kind.INT)):
         return _filter(draw, made, other)
     time = draw(st.sampled_from(times))
-    kind = op.TimeKind.TIMESTAMP if made.kinds[time] is Kind.TIME else op.TimeKind.INTEGER
-    unit = 60_000 if kind is op.TimeKind.TIMESTAMP else 1
+    kind = TimeKind.TIMESTAMP if made.kinds[time] is Kind.TIME else TimeKind.INTEGER
+    unit = 60_000 if kind is TimeKind.TIMESTAMP else 1
     size = draw(st.sampled_from([4, 10, 15]))
     slide = draw(st.sampled_from([size, 2, 3]))
     start = made.fresh("s")

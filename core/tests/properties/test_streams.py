@@ -19,7 +19,7 @@ from velaria_core.changes import DIFF, DIFF_FIELD, with_diff
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.lower import lower
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Dataflow, compile_steps
+from velaria_core.execution.steps import Dataflow, Moment, compile_steps
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import tree
 from velaria_core.logical.node import Node
@@ -62,7 +62,7 @@ class Run:
             if id(relation) in self._streams and table.num_rows
         }
         with self._store.cursor.transaction():
-            made = self.flow.epoch(given, self._first)
+            made = self.flow.epoch(given, Moment(self._first))
         self._first = False
         if made is None:
             return

@@ -13,7 +13,7 @@ from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, SinkMode
 from velaria_core.execution.checkpoint import EpochRecord, Ledger, Protocol
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Dataflow
+from velaria_core.execution.steps import Dataflow, Moment
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
 
@@ -81,7 +81,7 @@ class Epochs:
         try:
             with self._store.cursor.transaction():
                 self._at(Protocol.CHAIN)
-                changes = self._output.of(self._flow.epoch(given, first=epoch == 1))
+                changes = self._output.of(self._flow.epoch(given, Moment(first=epoch == 1)))
                 self._at(Protocol.STAGE)
                 if changes is not None:
                     staged = self._sink.stage(epoch, changes)
@@ -95,7 +95,9 @@ class Epochs:
         except BaseException:
             if staged is not None:
                 self._sink.abort(epoch, staged)
+            self._flow.rolled_back()
             raise
+        self._flow.committed()
         self.last = record
         self._at(Protocol.PUBLISH)
         self.publish()

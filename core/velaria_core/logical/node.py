@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from sqlglot import exp
 
+from velaria_core.logical.event_time import TimeBound, Times, widest
 from velaria_core.logical.expr import Column, to_sql
-from velaria_core.logical.incremental import Incremental
+from velaria_core.logical.incremental import Incremental, Keyed, Linear
 from velaria_core.logical.query import Named, Query
 
 
@@ -57,6 +58,23 @@ class Node(ABC):
     @abstractmethod
     def stream(self) -> Incremental:
         """The shape of the incremental form."""
+
+    def times(self, *inputs: Times) -> Times:
+        """The output columns that the watermark closes, given those of the inputs.
+
+        Whoever computes a column anew under an old name, or renames one, says so itself.
+        """
+        kept = set(self.columns)
+        match self.stream():
+            case Linear() if len(inputs) == 1:
+                return {name: bound for name, bound in inputs[0].items() if name in kept}
+            case Keyed(by):
+                found = shared_times(by, inputs)
+                return {
+                    name: bound for name, bound in zip(by[0], found, strict=True) if bound is not None and name in kept
+                }
+            case _:
+                return {}
 
     def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
         """This operator over other inputs. `carry` are columns of theirs that a linear operator hands on as they are;
@@ -114,3 +132,15 @@ def plain_sql(tree: exp.Expr) -> str:
         if str(identifier.this).isidentifier():
             identifier.set("quoted", False)
     return to_sql(copied)
+
+
+def shared_times(by: Sequence[Sequence[str]], inputs: Sequence[Times]) -> list[TimeBound | None]:
+    """For each key, the bound that holds in every input; None where one of them has none."""
+    found = []
+    for names in zip(*by, strict=True):
+        bounds = [times.get(name) for times, name in zip(inputs, names, strict=True)]
+        shared = bounds[0]
+        for bound in bounds[1:]:
+            shared = widest(shared, bound) if shared is not None and bound is not None else None
+        found.append(shared)
+    return found

@@ -18,8 +18,9 @@ import pyarrow as pa
 from sqlglot import exp, serde
 
 from velaria_core.errors import StateError
+from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import ALL, JoinKind, TimeKind
+from velaria_core.logical.operators import ALL, JoinKind
 from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1

@@ -24,7 +24,7 @@ from velaria_core.logical.operators.union import Union
 from velaria_core.logical.operators.unpivot import Unpivot
 from velaria_core.logical.operators.values import Values
 from velaria_core.logical.operators.window import Window
-from velaria_core.logical.operators.window_assign import TimeKind, WindowAssign
+from velaria_core.logical.operators.window_assign import WindowAssign
 from velaria_core.logical.operators.with_column import WithColumn
 
 ALL: tuple[type[Node], ...] = (
@@ -72,7 +72,6 @@ __all__ = [
     "Sample",
     "Scan",
     "Sort",
-    "TimeKind",
     "TopK",
     "Union",
     "Unpivot",

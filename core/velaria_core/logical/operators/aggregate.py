@@ -13,6 +13,7 @@ from functools import cached_property
 
 from sqlglot import exp
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.incremental import Incremental, Keyed, Recompute
 from velaria_core.logical.node import Unary, listed
 from velaria_core.logical.query import Named, Query, Sets
@@ -39,6 +40,14 @@ class Aggregate(Unary):
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
         return rows.aggregated(self.keys, self.metrics, self.sets)
+
+    def times(self, *inputs: Times) -> Times:
+        (below,) = inputs
+        if self.sets is not None:
+            return {}
+        return {
+            name: below[tree.name] for name, tree in self.keys if isinstance(tree, exp.Column) and tree.name in below
+        }
 
     def stream(self) -> Incremental:
         if self.sets is not None:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from sqlglot import exp
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import call, reference
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Unary
@@ -46,6 +47,9 @@ class Explode(Unary):
         ]
         # Set-returning, so nothing may fold into this SELECT's WHERE or LIMIT.
         return rows.wrapped().projected(named).wrapped()
+
+    def times(self, *inputs: Times) -> Times:
+        return {name: bound for name, bound in inputs[0].items() if name not in (self.column, self.output)}
 
     def stream(self) -> Incremental:
         return Linear()

@@ -13,8 +13,9 @@ from functools import cached_property
 
 from sqlglot import exp
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.incremental import Bilinear, Incremental, Keyed, Recompute
-from velaria_core.logical.node import Node, listed
+from velaria_core.logical.node import Node, listed, shared_times
 from velaria_core.logical.query import Query
 
 
@@ -63,6 +64,14 @@ class Join(Node):
     def batch(self, *inputs: Query) -> Query:
         left, right = inputs
         return left.joined(right, _SQL[self.kind], self.on, left_only=self.kind in LEFT_ONLY)
+
+    def times(self, *inputs: Times) -> Times:
+        pairs = self.equalities() if self.kind not in LEFT_ONLY else []
+        if not pairs:
+            return super().times(*inputs)
+        # Pairs change only while both times are open, so where the condition makes them equal both stay bounded.
+        found = shared_times(([left for left, _ in pairs], [right for _, right in pairs]), inputs)
+        return {name: bound for pair, bound in zip(pairs, found, strict=True) if bound is not None for name in pair}
 
     def stream(self) -> Incremental:
         if self.kind in (JoinKind.INNER, JoinKind.CROSS):

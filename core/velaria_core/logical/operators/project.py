@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
+from sqlglot import exp
+
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Node, Unary, listed
@@ -35,6 +38,12 @@ class Project(Unary):
     def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
         (rows,) = inputs
         return replace(self, input=rows, named=(*self.named, *((name, reference(name)) for name in carry)))
+
+    def times(self, *inputs: Times) -> Times:
+        (below,) = inputs
+        return {
+            name: below[tree.name] for name, tree in self.named if isinstance(tree, exp.Column) and tree.name in below
+        }
 
     def stream(self) -> Incremental:
         return Linear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Unary
@@ -31,6 +32,10 @@ class Rename(Unary):
         (rows,) = inputs
         pairs = zip(self.columns, self.input.columns, strict=True)
         return rows.projected([(new, reference(old)) for new, old in pairs])
+
+    def times(self, *inputs: Times) -> Times:
+        new = dict(self.names)
+        return {new.get(name, name): bound for name, bound in inputs[0].items()}
 
     def stream(self) -> Incremental:
         return Linear()

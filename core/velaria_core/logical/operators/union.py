@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.incremental import Incremental, Linear
-from velaria_core.logical.node import Node
+from velaria_core.logical.node import Node, shared_times
 from velaria_core.logical.query import Query
 
 
@@ -32,6 +33,15 @@ class Union(Node):
 
     def batch(self, *inputs: Query) -> Query:
         return set_operation(inputs, "UNION ALL" + (" BY NAME" if self.by_name else ""), self.columns)
+
+    def times(self, *inputs: Times) -> Times:
+        left, right = inputs
+        if self.by_name:
+            pairs = [(name, name) for name in self.left.columns]
+        else:
+            pairs = list(zip(self.left.columns, self.right.columns, strict=True))
+        found = shared_times(([one for one, _ in pairs], [other for _, other in pairs]), [left, right])
+        return {name: bound for (name, _), bound in zip(pairs, found, strict=True) if bound is not None}
 
     def stream(self) -> Incremental:
         return Linear()

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from sqlglot import exp
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Unary, listed
@@ -44,6 +45,10 @@ class Unpivot(Unary):
             return made
         present = exp.Not(this=exp.Is(this=reference(self.value), expression=exp.Null()))
         return made.filtered(present)
+
+    def times(self, *inputs: Times) -> Times:
+        made = (*self.on, self.name, self.value)
+        return {name: bound for name, bound in inputs[0].items() if name not in made}
 
     def stream(self) -> Incremental:
         return Linear()

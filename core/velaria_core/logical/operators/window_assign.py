@@ -10,24 +10,15 @@ Stream  Linear.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 from sqlglot import exp
 
+from velaria_core.logical.event_time import TimeBound, TimeKind, Times
 from velaria_core.logical.expr import parse_expression, reference, replaced
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Unary
 from velaria_core.logical.query import Query
-
-
-class TimeKind(StrEnum):
-    """What the time column holds. Integers count milliseconds since 1970; text is ISO 8601."""
-
-    TIMESTAMP = "timestamp"
-    TIMESTAMP_UTC = "timestamp_utc"
-    INTEGER = "integer"
-    TEXT = "text"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +33,15 @@ class WindowAssign(Unary):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         return (*self.input.columns, self.start, *((self.end,) if self.end is not None else ()))
+
+    def times(self, *inputs: Times) -> Times:
+        (below,) = inputs
+        found = super().times(*inputs)
+        if self.time not in below:
+            return found
+        size_us = self.size_ms * 1000 + below[self.time].span_us
+        found = {**found, self.start: TimeBound(self.kind, size_us)}
+        return found if self.end is None else {**found, self.end: TimeBound(self.kind, below[self.time].span_us)}
 
     def label(self) -> str:
         slide = f" slide {self.slide_ms} ms" if self.slide_ms != self.size_ms else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
 from velaria_core.logical.node import Unary, listed
@@ -34,6 +35,10 @@ class WithColumn(Unary):
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
         return rows.projected(self._named())
+
+    def times(self, *inputs: Times) -> Times:
+        computed = {name for name, _ in self.added}
+        return {name: bound for name, bound in inputs[0].items() if name not in computed}
 
     def stream(self) -> Incremental:
         return Linear()

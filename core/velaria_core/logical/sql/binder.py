@@ -16,6 +16,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.errors import Place, SqlSemanticError, SqlUnsupportedError, VelariaError
+from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import default_name, reference, renamed, to_sql
 from velaria_core.logical.extract import Extracted, aggregate_call, has, window_call
 from velaria_core.logical.functions import faithful
@@ -35,7 +36,6 @@ from velaria_core.logical.operators import (
     Rename,
     Sample,
     Sort,
-    TimeKind,
     Union,
     Values,
     Window,

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from velaria_core.errors import SqlSemanticError, SqlUnsupportedError
+from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import TimeKind, WindowAssign
+from velaria_core.logical.operators import WindowAssign
 from velaria_core.logical.scope import Scope, place_of
 from velaria_core.logical.sql.durations import NotADuration, interval_milliseconds
 

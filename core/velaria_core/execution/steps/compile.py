@@ -1,0 +1,139 @@
+"""Compiling: a plan becomes the steps of its incremental form.
+
+`compile_steps` walks a plan and chooses a step by the shape that each node declares; it knows no operator by name but
+the scans at the leaves. Runs of linear nodes become one statement. State lives in a `Store`; a step that has nothing to
+do returns None and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+
+import pyarrow as pa
+
+from velaria_core.execution.duck import Engine
+from velaria_core.execution.state import Store
+from velaria_core.execution.steps.base import Changes, Moment, Step
+from velaria_core.execution.steps.bilinear import BilinearStep
+from velaria_core.execution.steps.keyed import KeyedStep
+from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
+from velaria_core.execution.steps.source import SourceStep, StaticStep
+from velaria_core.logical.event_time import Times
+from velaria_core.logical.incremental import Bilinear, Keyed, Linear
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Join, Scan
+
+
+@dataclass(frozen=True, slots=True)
+class Dataflow:
+    """The steps of a plan in the order in which they run."""
+
+    steps: tuple[Step, ...]
+    sources: Mapping[int, SourceStep]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.steps[-1].schema
+
+    def epoch(self, given: Mapping[int, pa.Table], at: Moment) -> Changes:
+        """The changes of the result that follow from rows given to the sources, by the identity of their relation."""
+        for key, table in given.items():
+            self.sources[key].given = table
+        made: dict[int, Changes] = {}
+        for step in self.steps:
+            made[id(step)] = step.step([made[id(below)] for below in step.inputs], at)
+        return made[id(self.steps[-1])]
+
+    def committed(self) -> None:
+        """The epoch is durable."""
+        for step in self.steps:
+            step.committed()
+
+    def rolled_back(self) -> None:
+        """The epoch failed."""
+        for step in self.steps:
+            step.rolled_back()
+
+
+def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int, bool]) -> Dataflow:
+    """The incremental form of a plan.
+
+    Args:
+        engine: where static tables are read.
+        streams: for each relation that is a stream, by identity, whether it is append-only.
+    """
+    steps: list[Step] = []
+    sources: dict[int, SourceStep] = {}
+    made: dict[int, Step] = {}
+    numbers = count(1)
+    uses: Counter[int] = Counter(id(child) for node in root.walk() for child in node.inputs)
+
+    known: dict[int, Times] = {}
+
+    def times(node: Node) -> Times:
+        if id(node) not in known:
+            known[id(node)] = node.times(*(times(child) for child in node.inputs))
+        return known[id(node)]
+
+    def built(node: Node) -> Step:
+        if id(node) not in made:
+            step = make(node)
+            step.times = times(node)
+            made[id(node)] = step
+            steps.append(step)
+        return made[id(node)]
+
+    def make(node: Node) -> Step:
+        if isinstance(node, Scan):
+            if id(node.relation) not in streams:
+                return StaticStep(engine, node)
+            source = SourceStep(node.relation.schema, streams[id(node.relation)])
+            sources[id(node.relation)] = source
+            return source
+        shape = node.stream()
+        name = f"step_{next(numbers)}"
+        match shape:
+            case Linear() if not node.inputs:
+                return StaticStep(engine, node)
+            case Linear() if len(node.inputs) == 1:
+                run = [node]
+                while _continues(run[-1], uses):
+                    run.append(run[-1].inputs[0])
+                below = built(run[-1].inputs[0])
+                run = [operator for operator in run if not operator.reorders_only]
+                return LinearStep(store, run, below) if run else PassStep(below)
+            case Linear():
+                return ConcatStep(store, node, [built(child) for child in node.inputs])
+            case Bilinear():
+                assert isinstance(node, Join)
+                return BilinearStep(store, name, node, [built(child) for child in node.inputs])
+            case Keyed(by):
+                return KeyedStep(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
+            case _:
+                # All rows are read anew anyway, so in their order, which changes do not have.
+                orders = [_order(child) for child in node.inputs]
+                inputs = [run[-1].inputs[0] if run else child for run, child in zip(orders, node.inputs, strict=True)]
+                return KeyedStep(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
+
+    built(root)
+    return Dataflow(tuple(steps), sources)
+
+
+def _continues(node: Node, uses: Counter[int]) -> bool:
+    """Whether the input of a linear node is linear too, over one input, and read by nobody else."""
+    child = node.inputs[0]
+    return isinstance(child.stream(), Linear) and len(child.inputs) == 1 and uses[id(child)] == 1
+
+
+def _order(node: Node) -> list[Node]:
+    """The run of linear nodes from here down to the lowest that orders rows; empty where none does."""
+    run: list[Node] = []
+    while isinstance(node.stream(), Linear) and len(node.inputs) == 1:
+        run.append(node)
+        node = node.inputs[0]
+    while run and not run[-1].reorders_only:
+        run.pop()
+    return run
