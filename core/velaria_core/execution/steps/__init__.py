@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from velaria_core.execution.steps.base import Changes, Moment, Step
-from velaria_core.execution.steps.compile import Dataflow, compile_steps
+from velaria_core.execution.steps.compile import compile_steps
+from velaria_core.execution.steps.dataflow import Dataflow
 
 __all__ = ["Changes", "Dataflow", "Moment", "Step", "compile_steps"]
