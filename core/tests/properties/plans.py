@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from properties.tables import Kind
+from velaria_core.execution.state import Feed
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit, when
@@ -45,7 +46,7 @@ class Made:
         return next(name for name in names if not any(old.startswith(name) for old in taken))
 
 
-def scan(table: pa.Table, kinds: dict[str, Kind], name: str) -> Made:
+def scan(table: pa.Table | Feed, kinds: dict[str, Kind], name: str) -> Made:
     """A scan of Arrow data under a name of the engine."""
     relation = Relation(f"arrow {name}", table.schema, quoted(name), "arrow", feed=table)
     return Made(op.Scan(relation), dict(kinds))

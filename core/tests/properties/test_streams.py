@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from itertools import count, zip_longest
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +20,8 @@ from properties.tables import COLUMNS, Epoch, bag, histories, rows_after, table_
 from velaria_core.changes import DIFF, DIFF_FIELD, with_diff
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.lower import lower
-from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Dataflow, Moment, compile_steps
+from velaria_core.execution.state import Feed, Store
+from velaria_core.execution.steps import Changes, Dataflow, Moment, compile_steps
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import tree
 from velaria_core.logical.node import Node
@@ -42,27 +44,33 @@ def changes_of(epoch: Epoch) -> pa.Table:
 
 
 class Run:
-    """A plan at work as a stream, and the sum of what it gave."""
+    """A plan at work as a stream, and the sum of what it gave. With a path its state outlives a restart."""
 
-    def __init__(self, engine: Engine, node: Node, relations: Sequence[Relation], append_only: bool) -> None:
+    def __init__(
+        self, engine: Engine, node: Node, relations: Sequence[Relation], append_only: bool, path: Path | None = None
+    ) -> None:
         self.output: Bag = Counter()
         self._relations = relations
         self._first = True
-        self._engine = Engine(Settings(threads=1))
-        self._store = Store(self._engine)
+        self._engine, self._node, self._path = engine, node, path
         used = {id(one.relation) for one in node.walk() if isinstance(one, op.Scan)}
-        streams = {id(relation): append_only for relation in relations if id(relation) in used}
-        self._streams = streams
-        self.flow: Dataflow = compile_steps(node, self._store, engine, streams)
+        self._streams = {id(relation): append_only for relation in relations if id(relation) in used}
+        self._open()
+
+    def _open(self) -> None:
+        self._state = Engine(Settings(threads=1, path=str(self._path) if self._path is not None else None))
+        self._store = Store(self._state)
+        self.flow: Dataflow = compile_steps(self._node, self._store, self._engine, self._streams)
+
+    def _step(self, tables: Sequence[pa.Table]) -> Changes:
+        pairs = zip(self._relations, tables, strict=True)
+        given = {id(one): table for one, table in pairs if id(one) in self._streams and table.num_rows}
+        return self.flow.epoch(given, Moment(self._first))
 
     def epoch(self, tables: Sequence[pa.Table]) -> None:
-        given = {
-            id(relation): table
-            for relation, table in zip(self._relations, tables, strict=True)
-            if id(relation) in self._streams and table.num_rows
-        }
         with self._store.cursor.transaction():
-            made = self.flow.epoch(given, Moment(self._first))
+            made = self._step(tables)
+        self.flow.committed()
         self._first = False
         if made is None:
             return
@@ -74,9 +82,25 @@ class Run:
             self.output[key] += diff
         self.output = Counter({row: count for row, count in self.output.items() if count})
 
+    def fail(self, tables: Sequence[pa.Table]) -> None:
+        """An epoch over these changes that does not become durable."""
+        with suppress(_Failure), self._store.cursor.transaction():
+            self._step(tables)
+            raise _Failure
+        self.flow.rolled_back()
+
+    def restart(self) -> None:
+        """Forget everything that is not durable."""
+        self.close()
+        self._open()
+
     def close(self) -> None:
         self._store.close()
-        self._engine.close()
+        self._state.close()
+
+
+class _Failure(Exception):
+    """What makes an epoch fail."""
 
 
 def batch_rows(engine: Engine, node: Node) -> Bag:
@@ -85,22 +109,42 @@ def batch_rows(engine: Engine, node: Node) -> Bag:
         return bag(list(row.values()) for row in cursor.table(lowered.sql).to_pylist())
 
 
-def agree(engine: Engine, made: Made, past: Sequence[Sequence[Epoch]], relations: Sequence[Relation]) -> None:
-    """Assert that the stream's output is the batch result, at the end of the histories."""
-    append_only = all(diff > 0 for history in past for epoch in history for _, diff in epoch.changes)
-    run = Run(engine, made.node, relations, append_only)
+class Past:
+    """The histories of the inputs, and their rows at a moment of it, which a batch query reads."""
+
+    def __init__(self, histories: Sequence[Sequence[Epoch]]) -> None:
+        self.epochs = list(zip_longest(*histories, fillvalue=Epoch(())))
+        self.append_only = all(diff > 0 for history in histories for epoch in history for _, diff in epoch.changes)
+        self._histories = histories
+        empty = table_of(COLUMNS, [])
+        self._feeds = [Feed(name, empty.schema) for name in NAMES[: len(histories)]]
+        self.leaves = [scan(feed, COLUMNS, feed.name) for feed in self._feeds]
+        self.relations = [relation_of(leaf) for leaf in self.leaves]
+        self.at(len(self.epochs))
+
+    def at(self, epochs: int) -> None:
+        """Batch reads the rows after so many epochs."""
+        for feed, history in zip(self._feeds, self._histories, strict=True):
+            feed.table = table_of(COLUMNS, rows_after(history[:epochs]))
+
+    def changes(self, epoch: int) -> list[pa.Table]:
+        tables = [changes_of(one) for one in self.epochs[epoch]]
+        return [table.drop_columns([DIFF]) if self.append_only else table for table in tables]
+
+
+def agree(engine: Engine, made: Made, past: Past, also: Collection[int] = ()) -> None:
+    """Assert that the stream's output is the batch result at the end of the histories, and `also` after these epochs."""
+    run = Run(engine, made.node, past.relations, past.append_only)
     try:
-        for epochs in zip_longest(*past, fillvalue=Epoch(())):
-            tables = [changes_of(epoch) for epoch in epochs]
-            run.epoch([table.drop_columns([DIFF]) if append_only else table for table in tables])
+        for epoch in range(len(past.epochs)):
+            run.epoch(past.changes(epoch))
+            if epoch in also:
+                past.at(epoch + 1)
+                assert run.output == batch_rows(engine, made.node)
+        past.at(len(past.epochs))
         assert run.output == batch_rows(engine, made.node)
     finally:
         run.close()
-
-
-def leaves_of(past: Sequence[Sequence[Epoch]]) -> list[Made]:
-    tables = [table_of(COLUMNS, rows_after(history)) for history in past]
-    return [scan(table, COLUMNS, name) for table, name in zip(tables, NAMES, strict=True)]
 
 
 def relation_of(made: Made) -> Relation:
@@ -113,9 +157,36 @@ def test_streams_that_end_in(engine: Engine, operator: type[Node]) -> None:
     @examples(12)
     @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
     def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
-        leaves = leaves_of([one, two])
-        made = data.draw(plans(leaves, operator, depth=3))
+        past = Past([one, two])
+        made = data.draw(plans(past.leaves, operator, depth=3))
         note(tree(made.node, shapes=True))
-        agree(engine, made, [one, two], [relation_of(leaf) for leaf in leaves])
+        agree(engine, made, past, data.draw(st.sets(st.integers(0, 3), max_size=2)))
+
+    holds()
+
+
+@pytest.mark.parametrize("operator", op.ALL, ids=lambda kind: kind.__name__)
+def test_restored_streams_that_end_in(engine: Engine, operator: type[Node], tmp_path: Path) -> None:
+    """Stopped or failed after any epoch and restored, the output is that of a stream that never stopped."""
+    numbers = count(1)
+
+    @examples(3)
+    @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
+    def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
+        past = Past([one, two])
+        made = data.draw(plans(past.leaves, operator, depth=3))
+        note(tree(made.node, shapes=True))
+        events = [data.draw(st.sampled_from(["go on", "restart", "fail"])) for _ in past.epochs]
+        run = Run(engine, made.node, past.relations, past.append_only, tmp_path / f"{next(numbers)}.duckdb")
+        try:
+            for epoch, event in enumerate(events):
+                if event == "fail":
+                    run.fail(past.changes(epoch))
+                run.epoch(past.changes(epoch))
+                if event == "restart":
+                    run.restart()
+            assert run.output == batch_rows(engine, made.node)
+        finally:
+            run.close()
 
     holds()
