@@ -257,6 +257,16 @@ PROGRESS = Progress(
     output_mode=OutputMode.APPEND,
     rows_per_second=4_000_000.5,
     delivery_guarantee=GUARANTEE,
+    late_dropped_rows=3,
+    ahead_rows=2,
+    rows_in=8192,
+    rows_out=64,
+    bytes_in=131_072,
+    finished_at="2026-03-04T05:06:07.089Z",
+    retried_count=1,
+    dead_letter_rows=4,
+    listener_errors=6,
+    error="stream.failed: the disk is full",
 )
 
 CHECKPOINT = Checkpoint(
@@ -425,6 +435,16 @@ PROGRESS_ADDED = [
     "output_mode",
     "rows_per_second",
     "delivery_guarantee",
+    "late_dropped_rows",
+    "ahead_rows",
+    "rows_in",
+    "rows_out",
+    "bytes_in",
+    "finished_at",
+    "retried_count",
+    "dead_letter_rows",
+    "listener_errors",
+    "error",
 ]
 DEAD = [
     "sampled_batches",

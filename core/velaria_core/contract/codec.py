@@ -377,6 +377,16 @@ class Progress(Counters):
     output_mode: OutputMode
     rows_per_second: float
     delivery_guarantee: DeliveryGuarantee
+    late_dropped_rows: int
+    ahead_rows: int
+    rows_in: int
+    rows_out: int
+    bytes_in: int
+    finished_at: str | None
+    retried_count: int
+    dead_letter_rows: int
+    listener_errors: int
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Progress(_message.Message):
-    __slots__ = ("query_id", "status", "requested_execution_mode", "execution_mode", "execution_reason", "transport_mode", "aggregate_impl", "aggregate_reason", "batches_pulled", "batches_processed", "blocked_count", "max_backlog_batches", "inflight_batches", "inflight_partitions", "last_batch_latency_ms", "last_sink_latency_ms", "last_state_latency_ms", "last_source_offset", "backpressure_active", "actor_eligible", "used_actor_runtime", "used_shared_memory", "has_stateful_ops", "has_window", "sink_is_blocking", "source_is_bounded", "estimated_partitions", "projected_payload_bytes", "estimated_state_size_bytes", "estimated_batch_cost", "backpressure_max_queue_batches", "backpressure_high_watermark", "backpressure_low_watermark", "checkpoint_delivery_mode", "epoch", "watermark", "late_rows", "state_rows", "state_bytes", "output_mode", "rows_per_second", "delivery_guarantee")
+    __slots__ = ("query_id", "status", "requested_execution_mode", "execution_mode", "execution_reason", "transport_mode", "aggregate_impl", "aggregate_reason", "batches_pulled", "batches_processed", "blocked_count", "max_backlog_batches", "inflight_batches", "inflight_partitions", "last_batch_latency_ms", "last_sink_latency_ms", "last_state_latency_ms", "last_source_offset", "backpressure_active", "actor_eligible", "used_actor_runtime", "used_shared_memory", "has_stateful_ops", "has_window", "sink_is_blocking", "source_is_bounded", "estimated_partitions", "projected_payload_bytes", "estimated_state_size_bytes", "estimated_batch_cost", "backpressure_max_queue_batches", "backpressure_high_watermark", "backpressure_low_watermark", "checkpoint_delivery_mode", "epoch", "watermark", "late_rows", "state_rows", "state_bytes", "output_mode", "rows_per_second", "delivery_guarantee", "late_dropped_rows", "ahead_rows", "rows_in", "rows_out", "bytes_in", "finished_at", "retried_count", "dead_letter_rows", "listener_errors", "error")
     QUERY_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_EXECUTION_MODE_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,16 @@ class Progress(_message.Message):
     OUTPUT_MODE_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_GUARANTEE_FIELD_NUMBER: _ClassVar[int]
+    LATE_DROPPED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_IN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_OUT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTER_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LISTENER_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     query_id: str
     status: str
     requested_execution_mode: str
@@ -92,4 +102,14 @@ class Progress(_message.Message):
     output_mode: str
     rows_per_second: float
     delivery_guarantee: _explain_pb2.DeliveryGuarantee
-    def __init__(self, query_id: _Optional[str] = ..., status: _Optional[str] = ..., requested_execution_mode: _Optional[str] = ..., execution_mode: _Optional[str] = ..., execution_reason: _Optional[str] = ..., transport_mode: _Optional[str] = ..., aggregate_impl: _Optional[str] = ..., aggregate_reason: _Optional[str] = ..., batches_pulled: _Optional[int] = ..., batches_processed: _Optional[int] = ..., blocked_count: _Optional[int] = ..., max_backlog_batches: _Optional[int] = ..., inflight_batches: _Optional[int] = ..., inflight_partitions: _Optional[int] = ..., last_batch_latency_ms: _Optional[float] = ..., last_sink_latency_ms: _Optional[float] = ..., last_state_latency_ms: _Optional[float] = ..., last_source_offset: _Optional[str] = ..., backpressure_active: _Optional[bool] = ..., actor_eligible: _Optional[bool] = ..., used_actor_runtime: _Optional[bool] = ..., used_shared_memory: _Optional[bool] = ..., has_stateful_ops: _Optional[bool] = ..., has_window: _Optional[bool] = ..., sink_is_blocking: _Optional[bool] = ..., source_is_bounded: _Optional[bool] = ..., estimated_partitions: _Optional[int] = ..., projected_payload_bytes: _Optional[int] = ..., estimated_state_size_bytes: _Optional[int] = ..., estimated_batch_cost: _Optional[int] = ..., backpressure_max_queue_batches: _Optional[int] = ..., backpressure_high_watermark: _Optional[int] = ..., backpressure_low_watermark: _Optional[int] = ..., checkpoint_delivery_mode: _Optional[str] = ..., epoch: _Optional[int] = ..., watermark: _Optional[str] = ..., late_rows: _Optional[int] = ..., state_rows: _Optional[int] = ..., state_bytes: _Optional[int] = ..., output_mode: _Optional[str] = ..., rows_per_second: _Optional[float] = ..., delivery_guarantee: _Optional[_Union[_explain_pb2.DeliveryGuarantee, _Mapping]] = ...) -> None: ...
+    late_dropped_rows: int
+    ahead_rows: int
+    rows_in: int
+    rows_out: int
+    bytes_in: int
+    finished_at: str
+    retried_count: int
+    dead_letter_rows: int
+    listener_errors: int
+    error: str
+    def __init__(self, query_id: _Optional[str] = ..., status: _Optional[str] = ..., requested_execution_mode: _Optional[str] = ..., execution_mode: _Optional[str] = ..., execution_reason: _Optional[str] = ..., transport_mode: _Optional[str] = ..., aggregate_impl: _Optional[str] = ..., aggregate_reason: _Optional[str] = ..., batches_pulled: _Optional[int] = ..., batches_processed: _Optional[int] = ..., blocked_count: _Optional[int] = ..., max_backlog_batches: _Optional[int] = ..., inflight_batches: _Optional[int] = ..., inflight_partitions: _Optional[int] = ..., last_batch_latency_ms: _Optional[float] = ..., last_sink_latency_ms: _Optional[float] = ..., last_state_latency_ms: _Optional[float] = ..., last_source_offset: _Optional[str] = ..., backpressure_active: _Optional[bool] = ..., actor_eligible: _Optional[bool] = ..., used_actor_runtime: _Optional[bool] = ..., used_shared_memory: _Optional[bool] = ..., has_stateful_ops: _Optional[bool] = ..., has_window: _Optional[bool] = ..., sink_is_blocking: _Optional[bool] = ..., source_is_bounded: _Optional[bool] = ..., estimated_partitions: _Optional[int] = ..., projected_payload_bytes: _Optional[int] = ..., estimated_state_size_bytes: _Optional[int] = ..., estimated_batch_cost: _Optional[int] = ..., backpressure_max_queue_batches: _Optional[int] = ..., backpressure_high_watermark: _Optional[int] = ..., backpressure_low_watermark: _Optional[int] = ..., checkpoint_delivery_mode: _Optional[str] = ..., epoch: _Optional[int] = ..., watermark: _Optional[str] = ..., late_rows: _Optional[int] = ..., state_rows: _Optional[int] = ..., state_bytes: _Optional[int] = ..., output_mode: _Optional[str] = ..., rows_per_second: _Optional[float] = ..., delivery_guarantee: _Optional[_Union[_explain_pb2.DeliveryGuarantee, _Mapping]] = ..., late_dropped_rows: _Optional[int] = ..., ahead_rows: _Optional[int] = ..., rows_in: _Optional[int] = ..., rows_out: _Optional[int] = ..., bytes_in: _Optional[int] = ..., finished_at: _Optional[str] = ..., retried_count: _Optional[int] = ..., dead_letter_rows: _Optional[int] = ..., listener_errors: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
