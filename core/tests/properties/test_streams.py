@@ -133,7 +133,7 @@ class Past:
 
 
 def agree(engine: Engine, made: Made, past: Past, also: Collection[int] = ()) -> None:
-    """Assert that the stream's output is the batch result at the end of the histories, and `also` after these epochs."""
+    """Assert that the stream's output is the batch result at the end, and `also` after these epochs."""
     run = Run(engine, made.node, past.relations, past.append_only)
     try:
         for epoch in range(len(past.epochs)):
