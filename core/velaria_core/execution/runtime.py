@@ -48,6 +48,13 @@ class StreamOptions:
         output_mode: `append`, `update` (the changes of the result) or `complete` (the whole result each time).
         delivery_mode: what a restart should promise; the query reports what holds.
         epoch_rows_max: rows after which an epoch is full.
+        execution_mode: who runs the steps.
+        local_workers: threads of `local-workers`.
+        max_inflight_batches: batches that may wait between the sources and the steps.
+        backpressure_high_watermark, backpressure_low_watermark: batches waiting at which pulling stops, and goes on.
+        max_inflight_partitions: parts of batches that workers hold at once; 0: one each.
+        shared_memory_transport, shared_memory_min_payload_bytes: for workers that are processes. There are none, so
+            nothing crosses between processes; the names are kept.
     """
 
     trigger: Trigger = Trigger(TriggerKind.PROCESSING_TIME, 0)  # noqa: RUF009 -- frozen
@@ -55,6 +62,14 @@ class StreamOptions:
     output_mode: OutputMode = OutputMode.UPDATE
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     epoch_rows_max: int = 65_536
+    execution_mode: ExecutionMode = ExecutionMode.SINGLE_PROCESS
+    local_workers: int = 1
+    max_inflight_batches: int = 2
+    backpressure_high_watermark: int = 2
+    backpressure_low_watermark: int = 1
+    max_inflight_partitions: int = 0
+    shared_memory_transport: bool = True
+    shared_memory_min_payload_bytes: int = 65_536
 
 
 @dataclass(frozen=True, slots=True)

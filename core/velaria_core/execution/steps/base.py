@@ -51,7 +51,14 @@ class Step(ABC):
         append_only: its changes never retract, and have no diff column.
         inputs: the steps whose changes it takes.
         times: its columns that event time closes, set by `compile_steps` before a step above is made.
+        node: the node of the plan whose rows it gives, set by `compile_steps`. With it the step computes the nodes
+            below it, down to those of its inputs.
+        impl, impl_reason: how it computes, as a short name, and why so; for explain and progress.
     """
+
+    node: Node
+    impl: str = "statement"
+    impl_reason: str = "one statement over the changes"
 
     def __init__(
         self,
@@ -72,6 +79,14 @@ class Step(ABC):
     @abstractmethod
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         """The changes of the result that follow from those of the inputs; None for none."""
+
+    def state_rows(self) -> int:
+        """Rows that it keeps between epochs."""
+        return 0
+
+    def state_bytes(self) -> int:
+        """And what they take, in memory or in the state's database; an estimate where the engine has no count."""
+        return 0
 
     def committed(self) -> None:  # noqa: B027 -- most keep nothing of their own
         """The epoch is durable; what was kept to undo it can go."""

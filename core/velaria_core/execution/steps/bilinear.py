@@ -27,6 +27,9 @@ class BilinearStep(Step):
     The new left rows meet the right as it is after the epoch, the new right rows the left as it was before.
     """
 
+    impl = "two-sided"
+    impl_reason = "the changes of each side meet the rows of the other"
+
     def __init__(self, store: Store, name: str, node: Join, below: Sequence[Step]) -> None:
         self._sides = [Rows(store, f"{name}_{side}", step) for side, step in zip("lr", below, strict=True)]
         left, right = self._sides

@@ -48,6 +48,7 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
     def built(node: Node) -> Step:
         if id(node) not in made:
             step = make(node)
+            step.node = node
             step.times = times(node)
             made[id(node)] = step
             steps.append(step)

@@ -28,6 +28,9 @@ class KeyedStep(Step):
     and `node` that put its rows in the order that `node` reads.
     """
 
+    impl = "touched-keys"
+    impl_reason = "the rows of the keys that an epoch touched are computed before and after"
+
     def __init__(
         self,
         store: Store,
@@ -39,6 +42,8 @@ class KeyedStep(Step):
     ) -> None:
         self._inputs = [Rows(store, f"{name}_{at}", step) for at, step in enumerate(below)]
         self._keyed = bool(by[0])
+        if not self._keyed:
+            self.impl, self.impl_reason = "whole-input", "without a key of its own it is computed anew from all rows"
         queries = []
         if self._keyed:
             parts = [
