@@ -47,6 +47,11 @@ class Node(ABC):
         """The rows stay as they are and only their order changes, which changes do not have."""
         return False
 
+    @property
+    def handed_on(self) -> tuple[str, ...]:
+        """Columns of the input that come out under their names as they are, where the query (an unnest) hides it."""
+        return ()
+
     @abstractmethod
     def label(self) -> str:
         """One line for explain: `Filter: a > 5`."""

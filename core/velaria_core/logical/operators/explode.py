@@ -28,6 +28,10 @@ class Explode(Unary):
     def columns(self) -> tuple[str, ...]:
         return tuple(self.output if name == self.column else name for name in self.input.columns)
 
+    @property
+    def handed_on(self) -> tuple[str, ...]:
+        return tuple(name for name in self.columns if name not in (self.column, self.output))
+
     def label(self) -> str:
         named = f" AS {self.output}" if self.output != self.column else ""
         return f"Explode: {self.column}{named}" + (" outer" if self.outer else "")

@@ -30,6 +30,10 @@ class Unpivot(Unary):
     def columns(self) -> tuple[str, ...]:
         return (*(name for name in self.input.columns if name not in self.on), self.name, self.value)
 
+    @property
+    def handed_on(self) -> tuple[str, ...]:
+        return tuple(name for name in self.input.columns if name not in (*self.on, self.name, self.value))
+
     def label(self) -> str:
         return f"Unpivot: {listed(self.on)} into {self.name}, {self.value}"
 

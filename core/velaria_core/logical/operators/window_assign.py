@@ -43,6 +43,10 @@ class WindowAssign(Unary):
         found = {**found, self.start: TimeBound(self.kind, size_us)}
         return found if self.end is None else {**found, self.end: TimeBound(self.kind, below[self.time].span_us)}
 
+    @property
+    def handed_on(self) -> tuple[str, ...]:
+        return self.input.columns
+
     def label(self) -> str:
         slide = f" slide {self.slide_ms} ms" if self.slide_ms != self.size_ms else ""
         return f"WindowAssign: {self.time} every {self.size_ms} ms{slide} AS {self.start}"
