@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, TypeVar
 from velaria_core.contract import abi
 from velaria_core.contract.modes import DeliveryMode, OutputMode, Trigger
 from velaria_core.errors import InputError, did_you_mean
-from velaria_core.execution.runtime import StreamingQuery, StreamOptions
+from velaria_core.execution.options import StreamOptions
+from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.frame import Frame
 from velaria_core.logical.explain import tree
+from velaria_core.logical.rules import for_stream
 
 if TYPE_CHECKING:
     from velaria_core.dataframe import DataFrame
@@ -49,7 +51,7 @@ class StreamingDataFrame(Frame):
             delivery_mode=_member(DeliveryMode, delivery_mode),
             epoch_rows_max=epoch_rows_max,
         )
-        return StreamingQuery(self._session._engine, self.node, sink, options)
+        return StreamingQuery(self._session._engine, for_stream(self.node), sink, options)
 
     def batch(self) -> DataFrame:
         """The same plan over rows that are there; refused while it reads a stream."""
@@ -61,7 +63,7 @@ class StreamingDataFrame(Frame):
 
     def explain(self) -> str:
         """The plan, each operator with its incremental shape and what an epoch costs it."""
-        return tree(self.node, shapes=True)
+        return tree(for_stream(self.node), shapes=True)
 
     def __repr__(self) -> str:
         names = ", ".join(f"{field.name}: {field.type}" for field in self.schema)
