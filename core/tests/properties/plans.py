@@ -16,7 +16,7 @@ from sqlglot import exp
 from properties.tables import Kind
 from velaria_core.execution.state import Feed
 from velaria_core.logical import operators as op
-from velaria_core.logical.event_time import TimeKind
+from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit, when
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.opaque import marker
@@ -388,6 +388,16 @@ def _window_assign(draw: Draw, made: Made, other: Other) -> Made:
     return Made(node, made.kinds | added)
 
 
+def _watermark(draw: Draw, made: Made, other: Other) -> Made:
+    # Late rows are folded in: else the stream's answer is less those that came too late.
+    if not (times := made.of(Kind.TIME, Kind.INT)):
+        return _filter(draw, made, other)
+    time = draw(st.sampled_from(times))
+    kind = TimeKind.TIMESTAMP if made.kinds[time] is Kind.TIME else TimeKind.INTEGER
+    delay_ms, ahead_ms = draw(st.sampled_from([0, 2, 600_000])), draw(st.sampled_from([1, 10**9]))
+    return replace(made, node=op.Watermark(made.node, time, kind, delay_ms, Late.FOLD, ahead_ms), ordered=False)
+
+
 def _opaque(_draw: Draw, made: Made, other: Other) -> Made:
     right = other()
     name = made.fresh("q")
@@ -428,6 +438,7 @@ STEPS: dict[type[Node], Step] = {
     op.Union: _union,
     op.Unpivot: _unpivot,
     op.Values: _values,
+    op.Watermark: _watermark,
     op.Window: _window,
     op.WindowAssign: _window_assign,
     op.WithColumn: _with_column,

@@ -76,6 +76,7 @@ class Shape(StrEnum):
 
     SOURCE = "source"
     LINEAR = "linear"
+    TIMED = "timed"  # rows pass; event time is read from them, or the clock's written to them
     BILINEAR = "bilinear"
     KEYED = "keyed"
     RECOMPUTE = "recompute"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 END: Final = (1 << 63) - 1  # the watermark once every source has ended: all values are closed
@@ -26,14 +27,23 @@ class TimeKind(StrEnum):
     TEXT = "text"
 
 
+class Late(StrEnum):
+    """What becomes of rows that come after the watermark has passed their time. They are counted in any case."""
+
+    DROP = "drop"  # a step whose key is closed by then leaves them out; an open window still takes them
+    FOLD = "fold"  # nothing is ever closed: results are corrected, state is never forgotten
+    SIDE = "side"  # they go to the late sink, whole, and not into the result
+
+
 @dataclass(frozen=True, slots=True)
 class TimeBound:
     """A column's value v is closed once v + span_us <= watermark.
 
     Attributes:
         kind: how the column holds time.
-        span_us: microseconds from the value to the last moment that it stands for: a window's start lasts for the
-            window's size, an event time for nothing.
+        span_us: microseconds from the value to the end of what it stands for: an event time stands for one
+            microsecond, since rows of the watermark's own time are not late; a window's start for the window's size,
+            a window's end for nothing.
     """
 
     kind: TimeKind
@@ -45,6 +55,22 @@ class TimeBound:
 
 
 Times = Mapping[str, TimeBound]
+STATIC: Final[Times] = MappingProxyType({})  # compared by identity: rows that are all there at once and never change
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """When the rows of one input of an operator can be told by time to be late, and when they are done with.
+
+    Attributes:
+        column: a column of the input.
+        late: a row whose value is closed under this bound, as the epoch begins, comes too late: it is left out.
+        kept: a row whose value is closed under this bound, as the epoch ends, changes nothing any more: forgotten.
+    """
+
+    column: str
+    late: TimeBound
+    kept: TimeBound
 
 
 def widest(one: TimeBound, other: TimeBound) -> TimeBound | None:

@@ -36,6 +36,7 @@ from velaria_core.logical.operators import (
     Union,
     Unpivot,
     Values,
+    Watermark,
     Window,
     WindowAssign,
     WithColumn,
@@ -244,6 +245,16 @@ def _window_assign(node: WindowAssign) -> Details:
     }
 
 
+def _watermark(node: Watermark) -> Details:
+    return {
+        "time": node.time,
+        "delay_ms": str(node.delay_ms),
+        "late": node.late,
+        "ahead_ms": str(node.ahead_ms),
+        **({"idle_ms": str(node.idle_ms)} if node.idle_ms is not None else {}),
+    }
+
+
 def _explode(node: Explode) -> Details:
     return {"column": node.column, "output": node.output, "outer": _flag(node.outer)}
 
@@ -291,6 +302,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Union: Facts("Union", False, "the rows of both inputs pass", lambda node: {"by_name": _flag(node.by_name)}),
     Unpivot: Facts(FUSED, False, _ROW_WISE, _unpivot),
     Values: Facts(SOURCE, False, "the rows stand in the query", lambda node: {"rows": str(len(node.rows))}),
+    Watermark: Facts(FUSED, False, _ROW_WISE, _watermark),
     Window: Facts(
         "Window", None, "a row is computed from the rows of its window", lambda n: {"calls": _bracketed(n.calls)}
     ),

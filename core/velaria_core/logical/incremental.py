@@ -25,6 +25,19 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """Rows pass as they are, and time is told by them or to them: never part of a run of linear nodes."""
+
+    name = "timed"
+
+    def cost(self) -> str:
+        return "rows changed"
+
+    def state(self) -> str:
+        return "rows far ahead of the others"
+
+
+@dataclass(frozen=True, slots=True)
 class Bilinear:
     """Changes of each side meet the rows of the other; both sides are state."""
 
@@ -74,4 +87,4 @@ class Recompute:
         return "rows of the input"
 
 
-Incremental = Linear | Bilinear | Keyed | Recompute
+Incremental = Linear | Timed | Bilinear | Keyed | Recompute

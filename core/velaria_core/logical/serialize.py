@@ -18,14 +18,14 @@ import pyarrow as pa
 from sqlglot import exp, serde
 
 from velaria_core.errors import StateError
-from velaria_core.logical.event_time import TimeKind
+from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ALL, JoinKind
 from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1
 _NODES: Final = {operator.__name__: operator for operator in ALL}
-_ENUMS: Final[Mapping[str, type[Enum]]] = {"JoinKind": JoinKind, "TimeKind": TimeKind}
+_ENUMS: Final[Mapping[str, type[Enum]]] = {"JoinKind": JoinKind, "Late": Late, "TimeKind": TimeKind}
 
 
 def dumps(root: Node) -> str:

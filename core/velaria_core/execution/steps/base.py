@@ -54,11 +54,13 @@ class Step(ABC):
         node: the node of the plan whose rows it gives, set by `compile_steps`. With it the step computes the nodes
             below it, down to those of its inputs.
         impl, impl_reason: how it computes, as a short name, and why so; for explain and progress.
+        late_dropped_rows: rows of the last epoch that it left out, since event time had closed their key.
     """
 
     node: Node
     impl: str = "statement"
     impl_reason: str = "one statement over the changes"
+    late_dropped_rows: int = 0
 
     def __init__(
         self,
@@ -79,6 +81,11 @@ class Step(ABC):
     @abstractmethod
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         """The changes of the result that follow from those of the inputs; None for none."""
+
+    def due(self, watermark_us: int | None) -> bool:
+        """Whether an epoch without rows, at this watermark, would do something here."""
+        del watermark_us
+        return False
 
     def state_rows(self) -> int:
         """Rows that it keeps between epochs."""

@@ -23,6 +23,7 @@ from velaria_core.logical.operators.top_k import TopK
 from velaria_core.logical.operators.union import Union
 from velaria_core.logical.operators.unpivot import Unpivot
 from velaria_core.logical.operators.values import Values
+from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.operators.window import Window
 from velaria_core.logical.operators.window_assign import WindowAssign
 from velaria_core.logical.operators.with_column import WithColumn
@@ -48,6 +49,7 @@ ALL: tuple[type[Node], ...] = (
     Union,
     Unpivot,
     Values,
+    Watermark,
     Window,
     WindowAssign,
     WithColumn,
@@ -76,6 +78,7 @@ __all__ = [
     "Union",
     "Unpivot",
     "Values",
+    "Watermark",
     "Window",
     "WindowAssign",
     "WithColumn",

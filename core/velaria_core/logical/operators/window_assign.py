@@ -39,9 +39,10 @@ class WindowAssign(Unary):
         found = super().times(*inputs)
         if self.time not in below:
             return found
-        size_us = self.size_ms * 1000 + below[self.time].span_us
-        found = {**found, self.start: TimeBound(self.kind, size_us)}
-        return found if self.end is None else {**found, self.end: TimeBound(self.kind, below[self.time].span_us)}
+        # Times stop short of the window's end by a microsecond, which an event time stands for.
+        after_us = below[self.time].span_us - 1
+        found = {**found, self.start: TimeBound(self.kind, self.size_ms * 1000 + after_us)}
+        return found if self.end is None else {**found, self.end: TimeBound(self.kind, after_us)}
 
     @property
     def handed_on(self) -> tuple[str, ...]:

@@ -1,0 +1,159 @@
+"""Watermark steps: rows pass, and their times move the watermark of the query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from velaria_core.changes import concat
+from velaria_core.execution.state import Store
+from velaria_core.execution.steps.base import Changes, Moment, Step, some
+from velaria_core.execution.watermark import JUMP_ROWS, Mask, Micros, TimeColumn, Timeline, kept
+from velaria_core.logical.event_time import Late
+from velaria_core.logical.operators import Watermark
+
+
+class WatermarkStep(Step):
+    """Rows pass but for those set aside: far ahead of the times believed so far, they wait in a table until time comes
+    near them, until nothing else comes any more, or for the end.
+
+    Where nothing is ever closed (`Late.FOLD`) none waits; those far ahead only do not move the watermark.
+
+    Attributes:
+        sources: the relations below, by identity.
+        ended: each of them has ended; told before the epoch.
+        sends_late_rows: whether late rows go to a sink of their own.
+        late: those of the last epoch.
+        late_rows, ahead_rows: of the last epoch, rows that came behind the watermark, and rows that were set aside.
+    """
+
+    impl = "numpy"
+    impl_reason = "times are read as numbers, rows pass as they are"
+
+    def __init__(self, store: Store, name: str, node: Watermark, below: Step) -> None:
+        super().__init__(below.schema, below.append_only, [below])
+        self.ended = False
+        self.late: Changes = None
+        self.late_rows = self.ahead_rows = 0
+        self.sources: frozenset[int] = frozenset()
+        self.sends_late_rows = node.late is Late.SIDE
+        self._operator = node
+        self._times = TimeColumn(store, below.schema, node.time, node.kind)
+        self._line = self._durable = Timeline(node.delay_ms * 1000, node.ahead_ms * 1000)
+        self._active_ms: int | None = None
+        self._folds = node.late is Late.FOLD
+        if not self._folds:
+            self._aside = store.feed(below.changes_schema)
+            table = store.table(f"{name}_ahead", below.changes_schema)
+            self._set_aside = store.prepare(f"INSERT INTO {table} SELECT * FROM {self._aside.name}")
+            self._waiting = store.prepare(f"SELECT * FROM {table}")
+            self._release = store.prepare(f"DELETE FROM {table}")
+
+    def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
+        (given,) = changes
+        self.late, self.late_rows, self.ahead_rows, self.late_dropped_rows = None, 0, 0, 0
+        if given is not None or self._active_ms is None:
+            self._active_ms = at.now_ms
+        if given is not None:
+            times, valid = self._times.of(given)
+            self._line = self._line.followed(_known(times, valid))
+            given = self._near(given, times, valid)
+        if self._line.waiting and (self.ended or self._line.is_near()):
+            given = self._with_those_that_waited(given)
+        return given if given is None or at.late_before_us is None else self._judged(given, at.late_before_us)
+
+    def _near(self, given: pa.Table, times: Micros, valid: Mask | None) -> Changes:
+        """The rows that are not far ahead; the others are set aside."""
+        line = self._line
+        if line.reached_us is None or self.ended:
+            return given
+        far = times > line.reached_us if valid is None else (times > line.reached_us) & valid
+        count = int(np.count_nonzero(far))
+        if not count:
+            return given
+        if count == len(far) and line.waiting + count >= JUMP_ROWS:
+            # Nothing else comes any more: time has gone there.
+            self._line = Timeline(line.delay_us, line.ahead_us, None, line.waiting, line.nearest_us)
+            if self._folds:
+                self._line = self._line.followed(times)
+                return given
+            return self._with_those_that_waited(given)
+        self.ahead_rows += count
+        if self._folds:
+            return given
+        self._wait(kept(given, far), times[far])
+        return some(kept(given, ~far))
+
+    def _wait(self, rows: pa.Table, times: Micros) -> None:
+        self._aside.table = rows
+        self._set_aside()
+        line, nearest = self._line, int(times.min())
+        if line.nearest_us is not None:
+            nearest = min(nearest, line.nearest_us)
+        self._line = Timeline(line.delay_us, line.ahead_us, line.reached_us, line.waiting + len(times), nearest)
+
+    def _with_those_that_waited(self, given: Changes) -> Changes:
+        """These rows and those that were set aside, less what is far ahead even so."""
+        waited = self._waiting()
+        self._release()
+        rows = waited if given is None else concat([given, waited])
+        times, valid = self._times.of(rows)
+        line = self._line
+        reached = line.reached_us
+        self._line = Timeline(line.delay_us, line.ahead_us, reached).followed(_known(times, valid))
+        if self.ended or self._line.reached_us is None:
+            return rows
+        far = times > self._line.reached_us if valid is None else (times > self._line.reached_us) & valid
+        if not far.any():
+            return rows
+        self._wait(kept(rows, far), times[far])
+        return some(kept(rows, ~far))
+
+    def _judged(self, rows: pa.Table, late_before_us: int) -> Changes:
+        """The rows, with those that are late counted, and kept apart where they go to a sink of their own."""
+        times, valid = self._times.of(rows)
+        behind = times < late_before_us if valid is None else (times < late_before_us) & valid
+        self.late_rows = int(np.count_nonzero(behind))
+        if self._operator.late is not Late.SIDE or not self.late_rows:
+            return rows
+        self.late_dropped_rows = self.late_rows
+        self.late = kept(rows, behind)
+        return some(kept(rows, ~behind))
+
+    # --- what the tracker asks ------------------------------------------------------------------------------------
+
+    def reading_us(self, now_ms: int) -> int | None:
+        del now_ms
+        return self._line.watermark_us
+
+    def is_idle(self, now_ms: int) -> bool:
+        silent = 0 if self._active_ms is None else now_ms - self._active_ms
+        return self._operator.idle_ms is not None and silent >= self._operator.idle_ms
+
+    def due(self, watermark_us: int | None) -> bool:
+        # The end of the stream lets go the rows that wait.
+        del watermark_us
+        return self.ended and self._line.waiting > 0
+
+    def snapshot(self) -> dict[str, Any]:
+        line = self._line
+        return {"reached_us": line.reached_us, "waiting": line.waiting, "nearest_us": line.nearest_us}
+
+    def restore(self, remembered: dict[str, Any]) -> None:
+        self._line = self._durable = Timeline(self._durable.delay_us, self._durable.ahead_us, **remembered)
+
+    def state_rows(self) -> int:
+        return self._line.waiting
+
+    def committed(self) -> None:
+        self._durable = self._line
+
+    def rolled_back(self) -> None:
+        self._line = self._durable
+
+
+def _known(times: Micros, valid: Mask | None) -> Micros:
+    return times if valid is None else times[valid]
