@@ -34,6 +34,21 @@ def pytest_suite(name, srcs, deps, data = [], size = "medium", shard_count = {},
         )
     native.test_suite(name = name, tests = tests.keys())
 
+def pytest_soak(name, src, shared, deps, env, data = []):
+    """A test file asked for much more than in its suite, by `env`. It runs only when it is named."""
+    py_test(
+        name = name,
+        size = "enormous",
+        srcs = [src, "//bazel:pytest_main.py"] + shared,
+        args = ["$(rootpath %s)" % src],
+        data = data + ["//:pytest.ini"],
+        env = env,
+        legacy_create_init = 0,
+        main = "//bazel:pytest_main.py",
+        tags = ["exclusive", "manual"],
+        deps = deps + ["@pypi//pytest"],
+    )
+
 def proto_contract(name, protos, generated):
     """`<name>_update` writes the modules generated from `protos`, `<name>_test` compares."""
     common = dict(

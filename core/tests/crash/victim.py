@@ -1,20 +1,26 @@
-"""Stream queries in processes of their own, each of which kills itself at a given step of the protocol."""
+"""Stream queries in processes of their own, each killed at a given step of the protocol or after a given time."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
 from velaria_core.contract import abi
+from velaria_core.contract.abi import Sink
 from velaria_core.contract.modes import SinkMode
 from velaria_core.execution.checkpoint import Protocol
+from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.epoch import nowhere
 from velaria_core.execution.runtime import StreamingQuery, StreamOptions
+from velaria_core.execution.sinks.csv_append import CsvAppendSink
+from velaria_core.execution.sinks.file_set import FileSetSink
+from velaria_core.execution.sinks.table import TableSink
 from velaria_core.session import DataflowSession
 
 SCHEMA = pa.schema([("k", pa.int64()), ("v", pa.float64())])
@@ -83,11 +89,36 @@ class Folder:
     def close(self) -> None: ...
 
 
-def query(folder: Path, at: Callable[[Protocol], None] = nowhere) -> StreamingQuery:
+def parts(folder: Path) -> Sink:
+    """A set of CSV files and its manifest."""
+    return FileSetSink(Engine(Settings(threads=1)), folder / "out", "csv")
+
+
+def appended(folder: Path) -> Sink:
+    """One CSV file."""
+    (folder / "out").mkdir(exist_ok=True)
+    return CsvAppendSink(Engine(Settings(threads=1)), folder / "out" / "rows.csv")
+
+
+def table(folder: Path) -> Sink:
+    """A table of a database file."""
+    (folder / "out").mkdir(exist_ok=True)
+    return TableSink("totals", path=folder / "out" / "totals.duckdb")
+
+
+SINKS: dict[str, Callable[[Path], Sink]] = {
+    "folder": lambda folder: Folder(folder / "out"),
+    "parts": parts,
+    "appended": appended,
+    "table": table,
+}
+
+
+def query(folder: Path, sink: str = "folder", at: Callable[[Protocol], None] = nowhere) -> StreamingQuery:
     session = DataflowSession()
     session.create_temp_view("events", session.read_stream(Numbers(), "events"))
     options = StreamOptions(checkpoint_path=str(folder / "checkpoint"), epoch_rows_max=6)
-    return StreamingQuery(session._engine, session.stream_sql(SQL).node, Folder(folder / "out"), options, at=at)
+    return StreamingQuery(session._engine, session.stream_sql(SQL).node, SINKS[sink](folder), options, at=at)
 
 
 def killing(step: int, epoch: int) -> Callable[[Protocol], None]:
@@ -103,27 +134,31 @@ def killing(step: int, epoch: int) -> Callable[[Protocol], None]:
     return at
 
 
-def live(folder: Path, step: int, epoch: int) -> None:
-    one = query(folder, killing(step, epoch))
+def live(folder: Path, sink: str, step: int, epoch: int) -> None:
+    one = query(folder, sink, killing(step, epoch))
     one.process_available()
     one.stop()
 
 
 def nursery() -> None:
-    """For each line "FOLDER STEP EPOCH" a child that lives it, and a line with how it ended.
+    """For each line "FOLDER SINK STEP EPOCH MICROSECONDS" a child that lives it, and a line with how it ended.
 
-    The imports are done once, and nothing that has threads is made before the fork.
+    It is killed at the step, or after the time where one is given. The imports are done once, and nothing that has
+    threads is made before the fork.
     """
     for line in sys.stdin:
-        folder, step, epoch = line.rsplit(" ", 2)
+        folder, sink, step, epoch, microseconds = line.rsplit(" ", 4)
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                live(Path(folder), int(step), int(epoch))
+                live(Path(folder), sink, int(step), int(epoch))
                 code = 0
             finally:
                 os._exit(code)
+        if int(microseconds):
+            time.sleep(int(microseconds) / 1e6)
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
