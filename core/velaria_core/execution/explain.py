@@ -177,7 +177,7 @@ def explain_batch(
         whole = _planned(cursor, lowered.sql, counted)
         alone = _planned_alone(cursor, nodes, whole, counted)
         grouping = _grouping(cursor, nodes, alone, whole)
-        machine = _machine(cursor)
+        about = _machine(cursor)
         measured = _measured(cursor, lowered.sql, counted) if analyze else None
     shown = measured.plan if measured is not None and measured.plan is not None else whole
     rows_read = measured.rows_read() if measured is not None else None
@@ -189,7 +189,7 @@ def explain_batch(
             engine_plan=shown.text(),
             time_ms=None if measured is None else measured.time_ms,
         ),
-        strategy=decided(nodes, [each.name for each in whole.walk()], grouping, machine, rows_read),
+        strategy=decided(nodes, [each.name for each in whole.walk()], grouping, about, rows_read),
     )
 
 
@@ -228,6 +228,12 @@ def _measured(cursor: Cursor, sql: str, counted: Set[str]) -> Measured:
 
 
 def _machine(cursor: Cursor) -> Machine:
+def machine(engine: Engine) -> Machine:
+    """What the engine says of itself."""
+    with engine.cursor() as cursor:
+        return _machine(cursor)
+
+
     ((version, threads, bits),) = cursor.rows(
         "SELECT version(), current_setting('threads'), current_setting('perfect_ht_threshold')"
     )

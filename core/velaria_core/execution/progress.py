@@ -90,7 +90,7 @@ class QueryEvent:
     kind: EventKind
     query_id: str
     progress: Progress
-    error: VelariaError | None = None
+    error: BaseException | None = None
 
 
 Listener = Callable[[QueryEvent], object]
@@ -152,7 +152,7 @@ class Reporter:
         self._clock, self._columns = clock, columns
         self._lock = threading.Lock()
         self._status = QueryStatus.RESTORED if epoch else QueryStatus.CREATED
-        self._error: VelariaError | None = None
+        self._error: BaseException | None = None
         self._is_blocked = False
         self._pulled = self._processed = batches
         self._blocked_count = self._backlog_max = self._batch_bytes_max = self._batch_cost_max = 0
@@ -177,7 +177,7 @@ class Reporter:
 
     # --- what the runtime tells -----------------------------------------------------------------------------
 
-    def pulled(self, batches: int, rows: int, nbytes: int, *, waiting: int | None = None) -> None:
+    def pulled(self, batches: int, rows: int, nbytes: int, waiting: int | None = None) -> None:
         """Batches came from the sources.
 
         Args:
@@ -233,10 +233,10 @@ class Reporter:
             self._recent.append(progress)
         self._tell(EventKind.PROGRESS, progress)
 
-    def status(self, status: QueryStatus, error: VelariaError | None = None) -> None:
+    def status(self, status: QueryStatus, error: BaseException | None = None) -> None:
         """The query does something else now; `error` is what it failed with."""
         with self._lock:
-            if status is self._status:
+            if status is self._status or self._status in _ENDS:
                 return
             begins = status is QueryStatus.RUNNING and self._status in (QueryStatus.CREATED, QueryStatus.RESTORED)
             if begins:
@@ -249,7 +249,7 @@ class Reporter:
         elif status in _ENDS:
             self._tell(_ENDS[status], progress, error)
 
-    def _tell(self, kind: EventKind, progress: Progress, error: VelariaError | None = None) -> None:
+    def _tell(self, kind: EventKind, progress: Progress, error: BaseException | None = None) -> None:
         event = QueryEvent(kind, progress.query_id, progress, error)
         if failures := sum(listeners.tell(event) for listeners in self._heard):
             with self._lock:
@@ -323,7 +323,7 @@ class Reporter:
             retried_count=self._retried,
             dead_letter_rows=self._dead_letter_rows,
             listener_errors=self._listener_errors,
-            error=None if self._error is None else f"{self._error.code}: {self._error.message}",
+            error=None if self._error is None else _told(self._error),
         )
 
 
@@ -365,6 +365,12 @@ _ENDS: Final[Mapping[QueryStatus, EventKind]] = {
     QueryStatus.STOPPED: EventKind.STOPPED,
     QueryStatus.FAILED: EventKind.FAILED,
 }
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, VelariaError):
+        return f"{error.code}: {error.message}"
+    return f"{type(error).__name__}: {error}"
 
 
 def moment(watermark_us: int) -> str:

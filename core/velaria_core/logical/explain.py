@@ -136,6 +136,11 @@ class Grouped:
 
 def nearest_grouping(nodes: Sequence[Node]) -> Grouped | None:
     """The grouping nearest the result, among the steps of a plan."""
+def has_windows(nodes: Iterable[Node]) -> bool:
+    """Whether a plan puts rows into windows, of time or of rows."""
+    return any(isinstance(node, WINDOWS) for node in nodes)
+
+
     for node in reversed(nodes):
         if isinstance(node, Aggregate):
             return Grouped(node, tuple(name for name, _ in node.keys), _plain(tree for _, tree in node.keys))
@@ -290,6 +295,8 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),
     Project: Facts(FUSED, False, _ROW_WISE, lambda node: {"columns": _bracketed(node.named)}),
+WINDOWS: Final = (Window, WindowAssign)
+
     Rename: Facts(
         FUSED, False, _ROW_WISE, lambda node: {"renamed": _bracketed(f"{old} AS {new}" for old, new in node.names)}
     ),

@@ -1,0 +1,182 @@
+"""How a stream query runs, as fields: decided once, before the first row; explain and every progress say the same.
+
+| field | from |
+|---|---|
+| selected_mode, reason, local_worker_count | `chosen`: the options, and whether the plan can be split by key |
+| actor_eligible | `partitioning`: what stands between the sources and the one node that keeps state by key |
+| aggregate_impl, aggregate_reason | the step that computes the grouping nearest the result |
+| delivery_guarantee | `guaranteed`: what sources, sink and checkpoint allow of what was asked |
+| estimated_* | constants until rows come: nobody knows their number before |
+| columnar_* | changes go from step to step as Arrow columns; an explain that ran has counted the rows |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from velaria_core.contract.abi import SinkInfo, SourceInfo
+from velaria_core.contract.codec import DeliveryGuarantee, StreamStrategy
+from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, ExecutionMode, TransportMode
+from velaria_core.execution.steps import Dataflow
+from velaria_core.execution.strategy import NOT_APPLICABLE
+from velaria_core.logical.explain import has_windows, nearest_grouping, steps
+from velaria_core.logical.incremental import Keyed, Linear
+from velaria_core.logical.node import Node
+
+if TYPE_CHECKING:
+    from velaria_core.execution.runtime import StreamOptions
+
+# What a batch is expected to cost before one has come, in cells: so much a node, and so much more with state.
+_CELLS_PER_NODE: Final = 64
+_CELLS_OF_STATE: Final = 256
+_STATE_BYTES: Final = 1024
+
+
+def decided(
+    backend: str, flow: Dataflow, options: StreamOptions, sources: Sequence[SourceInfo], sink: SinkInfo
+) -> StreamStrategy:
+    """The strategy of a query.
+
+    Args:
+        backend: what works on the columns: the engine's name, version and platform.
+        flow: the compiled plan.
+    """
+    nodes = steps(flow.root)
+    split = partitioning(nodes)
+    choice = chosen(options, split)
+    has_state = has_stateful_ops(nodes)
+    impl, why = _grouping(nodes, flow)
+    operators = sum(1 for node in nodes if node.inputs)
+    return StreamStrategy(
+        requested_mode=options.execution_mode,
+        selected_mode=choice.mode,
+        simd_backend=backend,
+        compiled_backends=(backend,),
+        aggregate_impl=impl,
+        aggregate_reason=why,
+        reason=choice.reason,
+        actor_eligible=split.eligible,
+        used_actor_runtime=choice.mode is ExecutionMode.LOCAL_WORKERS,
+        transport_mode=TransportMode.INPROC,  # workers are threads
+        has_window=has_windows(nodes),
+        has_stateful_ops=has_state,
+        sink_is_blocking=sink.blocking,
+        source_is_bounded=all(source.bounded for source in sources),
+        estimated_state_size_bytes=_STATE_BYTES if has_state else 0,
+        estimated_batch_cost=max(1, operators) * _CELLS_PER_NODE + (_CELLS_OF_STATE if has_state else 0),
+        backpressure_max_queue_batches=options.max_inflight_batches,
+        backpressure_high_watermark=options.backpressure_high_watermark,
+        backpressure_low_watermark=options.backpressure_low_watermark,
+        checkpoint_delivery_mode=options.delivery_mode,
+        local_worker_count=choice.workers,
+        max_inflight_partitions=options.max_inflight_partitions or choice.workers,
+        shared_memory_transport=options.shared_memory_transport,
+        shared_memory_min_payload_bytes=options.shared_memory_min_payload_bytes,
+        columnar_operator=type(nodes[-1]).__name__,
+        columnar_fallback_type=ColumnarFallback.NONE,
+        columnar_reason="changes go from source to sink as Arrow columns",
+        columnar_input_row_count=None,
+        columnar_affected_columns=(),
+        output_mode=options.output_mode,
+        delivery_guarantee=guaranteed(options, sources, sink),
+    )
+
+
+# --- who runs the steps -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioning:
+    """Whether the rows of a plan can be split by key among workers, and why (not).
+
+    Attributes:
+        prefix: how many nodes work row by row between the sources and the first node that does not.
+    """
+
+    eligible: bool
+    reason: str
+    prefix: int
+
+
+def partitioning(nodes: Sequence[Node]) -> Partitioning:
+    """Look at a plan's nodes, inputs first: one that keeps state by key, over rows that each come from one source.
+
+    The rows of one key then meet in one worker, and no worker needs another's.
+    """
+    local = {id(node) for node in nodes if not node.inputs}
+    for node in nodes:
+        if len(node.inputs) == 1 and isinstance(node.stream(), Linear) and id(node.inputs[0]) in local:
+            local.add(id(node))
+    prefix = sum(1 for node in nodes if node.inputs and id(node) in local)
+    stateful = [node for node in nodes if not isinstance(node.stream(), Linear)]
+    if not stateful:
+        return Partitioning(False, "no node keeps state by key, so there is no key to split the rows by", prefix)
+    first, *others = stateful
+    shape = first.stream()
+    if others:
+        names = ", ".join(type(node).__name__ for node in stateful)
+        return Partitioning(False, f"more than one node keeps state ({names}), each by its own key", prefix)
+    if not isinstance(shape, Keyed) or not shape.by[0]:
+        return Partitioning(False, f"{type(first).__name__} has no key to split the rows by", prefix)
+    if any(id(child) not in local for child in first.inputs):
+        return Partitioning(False, f"not all below {type(first).__name__} works row by row on one source", prefix)
+    keys = ", ".join(shape.by[0])
+    return Partitioning(True, f"{type(first).__name__} keeps state by {keys}, and all below works row by row", prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who runs the steps, how many threads that are, and why."""
+
+    mode: ExecutionMode
+    workers: int
+    reason: str
+
+
+def chosen(options: StreamOptions, split: Partitioning) -> Choice:
+    """The execution mode that the options and the plan come to."""
+    if options.execution_mode is ExecutionMode.SINGLE_PROCESS:
+        why = "single-process was asked for: one thread runs the steps, and the engine uses its own in each"
+    elif options.local_workers <= 1:
+        why = f"local-workers needs local_workers > 1, and it is {options.local_workers}"
+    elif not split.eligible:
+        why = f"one thread runs the steps: {split.reason}"
+    else:
+        why = "one thread runs the steps: the engine splits the work of each over its own threads"
+    return Choice(ExecutionMode.SINGLE_PROCESS, 1, why)
+
+
+# --- what holds ---------------------------------------------------------------------------------------------
+
+_ORDER: Final = (DeliveryMode.BEST_EFFORT, DeliveryMode.AT_LEAST_ONCE, DeliveryMode.EXACTLY_ONCE)
+
+
+def guaranteed(options: StreamOptions, sources: Sequence[SourceInfo], sink: SinkInfo) -> DeliveryGuarantee:
+    """What a restart can promise, given what the sources and the sink can."""
+    asked = options.delivery_mode
+    if options.checkpoint_path is None:
+        possible, why = DeliveryMode.BEST_EFFORT, "there is no checkpoint_path, so nothing outlives the process"
+    elif not all(source.replayable for source in sources):
+        possible, why = DeliveryMode.BEST_EFFORT, "a source cannot give its rows again"
+    elif not (sink.transactional or sink.idempotent):
+        possible, why = DeliveryMode.AT_LEAST_ONCE, "the sink is neither transactional nor idempotent"
+    else:
+        possible, why = DeliveryMode.EXACTLY_ONCE, "sources replay, the sink commits with the state"
+    if _ORDER.index(asked) <= _ORDER.index(possible):
+        return DeliveryGuarantee(asked=asked, held=asked, why="as asked")
+    return DeliveryGuarantee(asked=asked, held=possible, why=why)
+
+
+def has_stateful_ops(nodes: Sequence[Node]) -> bool:
+    """Whether any node keeps something between epochs."""
+    return any(not isinstance(node.stream(), Linear) for node in nodes)
+
+
+def _grouping(nodes: Sequence[Node], flow: Dataflow) -> tuple[str, str]:
+    grouping = nearest_grouping(nodes)
+    if grouping is None:
+        return NOT_APPLICABLE, "no node of the plan groups"
+    step = flow.computing(grouping.node)
+    return step.impl, step.impl_reason
