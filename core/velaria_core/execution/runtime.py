@@ -1,87 +1,58 @@
-"""Runtime: a stream query at work. Pulls from its sources, runs epochs, and reports.
+"""Runtime: a stream query at work, on up to three threads.
 
-One thread runs the query: it pulls until an epoch is full or nothing more is there, runs the epoch, and waits for the
-trigger or for a source to wake it. `stop` wakes a waiting query, lets the epoch at hand finish, and returns when
-everything is closed.
+    sources -> puller -> loads -> chain of steps -> writer -> sinks
+
+The query's own thread takes loads from the puller (`pulling`), runs them as epochs (`epoch`) when the trigger lets it
+(`triggers`), and gives their output to the writer (`writing`). What fails there or on the other two threads arrives on
+this one, where the error policy decides (`policy`). `process_available` does all of it on the caller's thread.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import count
 from typing import Self
 
 from velaria_core.contract import abi
-from velaria_core.contract.modes import (
-    DeliveryMode,
-    ExecutionMode,
-    OutputMode,
-    QueryStatus,
-    TransportMode,
-    Trigger,
-    TriggerKind,
-)
-from velaria_core.errors import ExternalError, InputError, VelariaError
+from velaria_core.contract.modes import OutputMode, QueryStatus, SinkMode, TriggerKind
+from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
 from velaria_core.execution.checkpoint import Ledger, state_engine
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.duck import Engine
-from velaria_core.execution.epoch import At, Epochs, Input, Output, nowhere, sink_mode
+from velaria_core.execution.epoch import (
+    DEAD_LETTERS,
+    OUTPUT,
+    At,
+    Epochs,
+    Output,
+    nowhere,
+    sink_mode,
+    slices,
+)
+from velaria_core.execution.explain import machine
+from velaria_core.execution.options import StreamOptions
+from velaria_core.execution.policy import DeadLetters, Retries, blamed
+from velaria_core.execution.progress import Listeners, Reported, Reporter
+from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps import compile_steps
+from velaria_core.execution.steps import Dataflow, compile_steps
+from velaria_core.execution.stream_strategy import decided
+from velaria_core.execution.triggers import Pace
+from velaria_core.execution.writing import Writer
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.serialize import fingerprint
 
+__all__ = ["StreamOptions", "StreamingQuery"]
+
 _NUMBERS = count(1)
+_ENDS = (QueryStatus.STOPPED, QueryStatus.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """How a stream query runs.
-
-    Attributes:
-        trigger: when epochs start.
-        checkpoint_path: folder of the durable state; None keeps it in memory.
-        output_mode: `append`, `update` (the changes of the result) or `complete` (the whole result each time).
-        delivery_mode: what a restart should promise; the query reports what holds.
-        epoch_rows_max: rows after which an epoch is full.
-        execution_mode: who runs the steps.
-        local_workers: threads of `local-workers`.
-        max_inflight_batches: batches that may wait between the sources and the steps.
-        backpressure_high_watermark, backpressure_low_watermark: batches waiting at which pulling stops, and goes on.
-        max_inflight_partitions: parts of batches that workers hold at once; 0: one each.
-        shared_memory_transport, shared_memory_min_payload_bytes: for workers that are processes. There are none, so
-            nothing crosses between processes; the names are kept.
-    """
-
-    trigger: Trigger = Trigger(TriggerKind.PROCESSING_TIME, 0)  # noqa: RUF009 -- frozen
-    checkpoint_path: str | None = None
-    output_mode: OutputMode = OutputMode.UPDATE
-    delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
-    epoch_rows_max: int = 65_536
-    execution_mode: ExecutionMode = ExecutionMode.SINGLE_PROCESS
-    local_workers: int = 1
-    max_inflight_batches: int = 2
-    backpressure_high_watermark: int = 2
-    backpressure_low_watermark: int = 1
-    max_inflight_partitions: int = 0
-    shared_memory_transport: bool = True
-    shared_memory_min_payload_bytes: int = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What was asked, what holds, and why."""
-
-    asked: DeliveryMode
-    held: DeliveryMode
-    why: str
-
-
-class StreamingQuery:
+class StreamingQuery(Reported):
     """A stream query: `start`, `await_termination`, `stop`, or `process_available` without a thread.
 
     Made by `StreamingDataFrame.write_stream`. A query runs once; to go on after a stop, write the stream again with the
@@ -97,33 +68,61 @@ class StreamingQuery:
         *,
         clock: Clock = SYSTEM_CLOCK,
         at: At = nowhere,
+        listeners: Listeners | None = None,
     ) -> None:
         self.id = f"stream-query-{next(_NUMBERS)}"
-        self._options, self._clock = options, clock
+        self._engine, self._plan, self._options, self._clock, self._at = engine, plan, options, clock, at
+        self._sinks = {OUTPUT: sink}
+        if options.dead_letter is not None:
+            self._sinks[DEAD_LETTERS] = options.dead_letter
+        self._inputs = _inputs(plan)
+        self._intake = Intake(self._inputs, clock, options.idle_wait_ms)
+        self._pace = Pace(options.trigger, options.epoch_rows_max)
+        self._retries = Retries(options.retries, options.backoff_ms)
         self._lock = threading.Condition()
-        self._status = QueryStatus.CREATED
-        self._stopping = False
-        self._woken = False
+        self._stopping = self._draining = False
+        self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
+        self._batches_max: int | None = None
         self._error: VelariaError | None = None
         self._thread: threading.Thread | None = None
-        self._rows_in = self._rows_out = self._pulled = 0
-        self._held = ExitStack()
+        self._puller: Puller | None = None
+        self._state_held, self._sinks_held, self._sources_held = ExitStack(), ExitStack(), ExitStack()
         try:
-            self._open(engine, plan, sink, at)
+            flow = self._open_state()
+            info = sink.info()
+            sources = [stream.source.info() for stream in self._inputs]
+            self._letters = DeadLetters(sources) if options.dead_letter is not None else None
+            strategy = decided(machine(engine).backend, flow, options, sources, info)
+            self.delivery = strategy.delivery_guarantee
+            last = self._epochs.last
+            self._reporter = Reporter(
+                self.id,
+                strategy,
+                clock=clock,
+                columns=max((len(source.schema) for source in sources), default=1),
+                epoch=last.epoch,
+                batches=last.batches,
+                offsets=last.offsets,
+                listeners=listeners,
+            )
+            self._open_sinks()
+            self._epochs.publish()
+            self._open_sources()
         except BaseException:
-            self._held.close()
+            self._release()
             raise
 
-    def _open(self, engine: Engine, plan: Node, sink: abi.Sink, at: At) -> None:
+    # --- opening and closing --------------------------------------------------------------------------------
+
+    def _open_state(self) -> Dataflow:
         options = self._options
         state = state_engine(options.checkpoint_path)
-        self._held.callback(state.close)
+        self._state_held.callback(state.close)
         store = Store(state)
-        self._held.callback(store.close)
-        inputs = _inputs(plan)
-        streams = {id(stream.relation): stream.source.info().append_only for stream in inputs}
-        flow = compile_steps(plan, store, engine, streams)
-        info = sink.info()
+        self._state_held.callback(store.close)
+        streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
+        flow = compile_steps(self._plan, store, self._engine, streams)
+        info = self._sinks[OUTPUT].info()
         mode = sink_mode(flow, options.output_mode, info)
         if mode is None:
             raise InputError(
@@ -131,56 +130,107 @@ class StreamingQuery:
                 f"the sink takes {', '.join(sorted(info.modes))}, which does not fit {options.output_mode} output",
                 hint="update gives changes, complete the whole result, append rows that never change",
             )
-        self.delivery = _delivery(options, inputs, info)
-        ledger = Ledger(store, fingerprint(plan))
-        self._epochs = Epochs(store, flow, ledger, inputs, sink, Output(store, flow, mode), self.id, at)
-        self._inputs = {stream.name: stream for stream in inputs}
-        self._ended: set[str] = set()
-        last = self._epochs.last
-        if last.epoch:
-            self._status = QueryStatus.RESTORED
-        sink.open(
-            abi.SinkContext(
-                query_id=self.id,
-                checkpoint_path=options.checkpoint_path,
-                execution_mode=ExecutionMode.SINGLE_PROCESS,
-                transport_mode=TransportMode.INPROC,
-                schema=flow.schema,
-                mode=mode,
-                output_mode=options.output_mode,
-                delivery_mode=self.delivery.held,
-                last_epoch=last.epoch,
-            )
+        self._mode, self._schema = mode, flow.schema
+        self._epochs = Epochs(
+            store,
+            flow,
+            Ledger(store, fingerprint(self._plan)) if options.checkpoint_path is not None else None,
+            self._intake,
+            self._inputs,
+            self._sinks,
+            Output(store, flow, mode),
+            self.id,
+            self._clock,
+            lambda report: self._reporter.epoch(report),
+            at=self._at,
+            overlapping=options.checkpoint_path is None and not options.retries and options.dead_letter is None,
         )
-        self._held.callback(sink.close)
-        self._epochs.publish()
-        for stream in inputs:
-            token = (last.offsets or {}).get(stream.name)
-            stream.source.open(self._context(token if stream.source.info().replayable else None))
-            self._held.callback(stream.source.close)
+        return flow
 
-    def _context(self, resume_from: str | None) -> abi.SourceContext:
-        return abi.SourceContext(
-            query_id=self.id,
-            trigger_interval_ms=self._options.trigger.interval_ms,
-            backlog_batches=0,
-            inflight_batches=0,
-            max_inflight_batches=1,
-            checkpoint_path=self._options.checkpoint_path,
-            resume_from=resume_from,
-            wake=self._wake,
-        )
+    def _open_sinks(self) -> None:
+        for name, sink in self._sinks.items():
+            letters = self._letters if name == DEAD_LETTERS else None
+            with blamed(f"sink {name}"):
+                sink.open(
+                    abi.SinkContext(
+                        query_id=self.id,
+                        checkpoint_path=self._options.checkpoint_path,
+                        execution_mode=self._reporter.strategy.selected_mode,
+                        transport_mode=self._reporter.strategy.transport_mode,
+                        schema=self._schema if letters is None else letters.schema,
+                        mode=self._mode if letters is None else SinkMode.APPEND,
+                        output_mode=self._options.output_mode if letters is None else OutputMode.APPEND,
+                        delivery_mode=self.delivery.held,
+                        last_epoch=self._epochs.last.epoch,
+                    )
+                )
+            self._sinks_held.callback(sink.close)
+
+    def _open_sources(self) -> None:
+        for stream in self._inputs:
+            token = self._epochs.last.offsets.get(stream.name)
+            context = abi.SourceContext(
+                query_id=self.id,
+                trigger_interval_ms=self._options.trigger.interval_ms,
+                backlog_batches=0,
+                inflight_batches=0,
+                max_inflight_batches=self._options.max_inflight_batches,
+                checkpoint_path=self._options.checkpoint_path,
+                resume_from=token if stream.source.info().replayable else None,
+                wake=partial(self._wake, stream.name),
+            )
+            with blamed(stream.relation.label):
+                stream.source.open(context)
+            self._sources_held.callback(stream.source.close)
+
+    def _reopen(self) -> None:
+        """After an error: everything outside anew, from the last durable epoch."""
+        unacknowledged = self._epochs.unacknowledged()
+        with suppress(Exception):  # what failed may well fail to close
+            self._sinks_held.close()
+        if self._options.checkpoint_path is not None:
+            # An engine that could not write refuses everything until its file is opened again.
+            self._state_held.close()
+            self._open_state()
+        self._open_sinks()
+        self._epochs.publish()
+        with suppress(Exception):  # a failed ack loses nothing
+            self._intake.acknowledge(unacknowledged)
+        with suppress(Exception):
+            self._sources_held.close()
+        self._intake.restart()
+        self._open_sources()
+
+    def _release(self) -> None:
+        with ExitStack() as held:
+            for part in (self._state_held, self._sinks_held, self._sources_held):
+                held.callback(part.close)
+
+    def _close(self, status: QueryStatus, error: BaseException | None = None) -> None:
+        try:
+            self._release()
+        except Exception as failure:  # noqa: BLE001 -- a source or sink of a user may raise anything
+            if error is None:
+                status = QueryStatus.FAILED
+                self._error = error = _told(failure)
+        finally:
+            self._reporter.status(status, error)
 
     # --- control --------------------------------------------------------------------------------------------
 
     @property
     def status(self) -> QueryStatus:
         """What the query is doing."""
-        return self._status
+        return self._reporter.now().status
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has neither stopped nor failed."""
+        return self.status not in _ENDS
 
     def start(self) -> Self:
         """Run on a thread of its own."""
-        if self._thread is not None or self._status in (QueryStatus.STOPPED, QueryStatus.FAILED):
+        if self._thread is not None or not self.is_active:
             raise InputError("stream.started", f"{self.id} was started before", hint="write the stream again")
         self._thread = threading.Thread(target=self._run, name=self.id, daemon=True)
         self._thread.start()
@@ -192,21 +242,31 @@ class StreamingQuery:
         Raises:
             VelariaError: an epoch failed; it left nothing behind, and the query is closed.
         """
-        before = self._rows_in
+        if self._thread is not None:
+            raise InputError("stream.started", f"{self.id} runs on a thread of its own", hint="await_termination()")
+        before = self._reporter.now().rows_in
         try:
-            while self._epoch():
-                pass
-        except BaseException:
-            self._close(QueryStatus.FAILED)
+            self._persist(self._process)
+        except BaseException as error:
+            self._close(QueryStatus.FAILED, error)
             raise
-        return self._rows_in - before
+        return self._reporter.now().rows_in - before
 
-    def await_termination(self, timeout_s: float | None = None) -> bool:
+    def await_termination(self, timeout_s: float | None = None, max_batches: int | None = None) -> bool:
         """Wait until the query has stopped; False when the time ran out.
+
+        Args:
+            max_batches: stop the query once it has processed so many more batches; it is started where it was not.
 
         Raises:
             VelariaError: what the query failed with.
         """
+        if max_batches is not None:
+            with self._lock:
+                self._batches_max = self._epochs.batches + max_batches
+                self._lock.notify_all()
+            if self._thread is None and self.is_active:
+                self.start()
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -215,98 +275,207 @@ class StreamingQuery:
             raise self._error
         return True
 
-    def stop(self) -> None:
-        """Let the epoch at hand finish, then close everything. Does nothing to a query that has stopped."""
-        with self._lock:
-            self._stopping = True
-            self._lock.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        elif self._thread is None:
-            self._close(QueryStatus.STOPPED)
+    def stop(self, *, drain: bool = False) -> None:
+        """Let the epoch at hand finish, make it durable, then close everything.
 
-    def _wake(self) -> None:
+        Does nothing to a query that has stopped. What was pulled ahead is left to the next run, which a replayable
+        source gives it again.
+
+        Args:
+            drain: first process what the sources have now.
+        """
+        if drain and self._thread is None and self.is_active:
+            self.process_available()
+        self._intake.wake_all()
         with self._lock:
-            self._woken = True
+            self._draining, self._stopping = drain, not drain
+            if self._puller is not None:
+                self._puller.drained = False
+            self._lock.notify_all()
+        if self._thread is None:
+            if self.is_active:
+                self._close(QueryStatus.STOPPED)
+        elif self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _wake(self, name: str) -> None:
+        self._intake.wake(name)
+        with self._lock:
             self._lock.notify_all()
 
     # --- the loop -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        work = self._once if self._options.trigger.kind is TriggerKind.ONCE else self._serve
         try:
-            self._loop()
-        except VelariaError as error:
-            self._error = error
-            self._close(QueryStatus.FAILED)
-        except Exception as error:  # noqa: BLE001 -- a source or sink of a user may raise anything
-            self._error = ExternalError("stream.failed", f"{type(error).__name__}: {error}", cause=error)
-            self._close(QueryStatus.FAILED)
+            self._persist(work)
+        except BaseException as error:  # noqa: BLE001 -- it is raised where the query is awaited
+            self._error = _told(error)
+            self._close(QueryStatus.FAILED, self._error)
         else:
             self._close(QueryStatus.STOPPED)
 
-    def _loop(self) -> None:
-        trigger = self._options.trigger
-        while not self._stopping:
-            began = self._clock.ticks_ms()
-            more = self._epoch()
-            if trigger.kind is TriggerKind.ONCE or self._all_ended():
+    def _persist(self, work: Callable[[], None]) -> None:
+        """Do the work, and again from the last durable epoch where the error policy says so."""
+        again = False
+        while True:
+            try:
+                if again:
+                    self._reopen()
+                work()
+            except BaseException as error:
+                self._epochs.undo()
+                wait_ms = self._retries.wait_ms(error)
+                if wait_ms is None:
+                    raise
+                self._reporter.retried()
+                self._pause(wait_ms)
+                if self._stopping:
+                    return
+                again = True
+            else:
                 return
-            if more:
-                continue
-            if trigger.kind is TriggerKind.AVAILABLE_NOW:
-                return
-            self._wait(began + max(trigger.interval_ms, self._retry_ms))
 
-    def _wait(self, deadline_ms: float) -> None:
+    def _pause(self, milliseconds: float) -> None:
+        deadline_ms = self._clock.ticks_ms() + milliseconds
         with self._lock:
-            while not (self._stopping or self._woken) and self._clock.ticks_ms() < deadline_ms:
+            while not self._stopping and self._clock.ticks_ms() < deadline_ms:
                 self._clock.wait_until(self._lock, deadline_ms)
-            self._woken = False
 
-    def _all_ended(self) -> bool:
-        return len(self._ended) == len(self._inputs)
+    def _process(self) -> None:
+        """Epochs over what the sources have now, on this thread."""
+        self._intake.wake_all()
+        while self._something(load := self._gather(self._pace.rows)):
+            self._epoch(load, more=load.rows >= self._pace.rows)
+        self._epochs.commit()
 
-    def _epoch(self) -> bool:
-        """Pull and run one epoch; whether there was something to do."""
-        batches = self._pull()
-        if not any(batches.values()) and self._epochs.last.epoch:
-            return False
-        if self._status is not QueryStatus.RUNNING:
-            self._status = QueryStatus.RUNNING
-        outcome = self._epochs.run(batches)
-        self._rows_in += outcome.rows_in
-        self._rows_out += outcome.rows_out
-        return any(batches.values())
+    def _once(self) -> None:
+        """One epoch over what the sources have now, whatever its size."""
+        load = self._gather(None)
+        if self._something(load):
+            self._reporter.status(QueryStatus.RUNNING)
+            self._run_epochs(load)
+            self._epochs.commit()
 
-    def _pull(self) -> Mapping[str, Sequence[abi.Batch]]:
-        """What the sources have now, up to an epoch's worth."""
-        room = self._options.epoch_rows_max
-        pulled: dict[str, list[abi.Batch]] = {name: [] for name in self._inputs}
-        self._retry_ms = _RETRY_MS
-        waiting = [name for name in self._inputs if name not in self._ended]
-        while room > 0 and waiting:
-            for name in list(waiting):
-                answer = self._inputs[name].source.next_batch(max(room, 1))
-                match answer:
-                    case abi.Batch():
-                        pulled[name].append(answer)
-                        self._pulled += 1
-                        room -= answer.table.num_rows
-                    case abi.EndOfStream():
-                        self._ended.add(name)
-                        waiting.remove(name)
-                    case abi.Blocked(retry_after_ms):
-                        waiting.remove(name)
-                        if retry_after_ms is not None:
-                            self._retry_ms = min(self._retry_ms, retry_after_ms)
-        return pulled
+    def _gather(self, rows_max: int | None) -> Load:
+        load = self._intake.gather(rows_max)
+        if load.batches:
+            self._reporter.pulled(len(load.batches), load.rows, load.nbytes)
+        return load
 
-    def _close(self, status: QueryStatus) -> None:
-        self._status = status
-        self._held.close()
+    def _something(self, load: Load) -> bool:
+        """Whether a load is worth an epoch: it has rows, or is the first, or the last."""
+        return bool(load.batches) or self._epochs.fresh or (load.last and self._epochs.waits_for_end)
+
+    def _serve(self) -> None:
+        """Epochs until the query is stopped or its sources end."""
+        self._epochs.writer = Writer(threaded=any(sink.info().blocking for sink in self._sinks.values()))
+        options = self._options
+        bounds = Bounds(
+            options.max_inflight_batches, options.backpressure_high_watermark, options.backpressure_low_watermark
+        )
+        reporter = self._reporter
+        self._puller = Puller(
+            self._intake, self._lock, self._clock, bounds, lambda: self._pace.rows, reporter.pulled, reporter.blocked
+        )
+        self._puller.start()
+        try:
+            while (load := self._next()) is not None:
+                self._epoch(load, more=self._puller.waiting > 0)
+            self._epochs.commit()
+            self._epochs.writer.drain()
+        except BaseException:
+            self._epochs.undo()  # while the writer can still tell what is staged
+            raise
+        finally:
+            self._puller.stop()
+            self._epochs.writer.close()
+
+    def _next(self) -> Load | None:
+        """Wait for what the next epoch is to take in; None when the query is over."""
+        puller = self._puller
+        assert puller is not None
+        until_blocked = self._options.trigger.kind is TriggerKind.AVAILABLE_NOW
+        with self._lock:
+            while True:
+                left = None if self._batches_max is None else self._batches_max - self._epochs.batches
+                if self._stopping or (left is not None and left <= 0):
+                    return None
+                now_ms = self._clock.ticks_ms()
+                hurry = until_blocked or self._draining or puller.full or puller.failure is not None
+                if puller.waiting and (hurry or now_ms >= self._pace.next_ms):
+                    self._pace.began(now_ms)
+                    return puller.take(left)
+                if not puller.waiting:
+                    if puller.failure is not None:
+                        raise puller.failure
+                    if puller.ended or puller.drained:
+                        idle = Load(pulled_ms=now_ms, last=puller.ended)
+                        if self._something(idle):
+                            return idle
+                        if puller.ended or until_blocked or self._draining:
+                            return None
+                self._clock.wait_until(self._lock, self._pace.next_ms if puller.waiting else None)
+
+    def _epoch(self, load: Load, *, more: bool) -> None:
+        """Run a load, and make it durable unless more waits and the checkpoint interval is not over."""
+        self._reporter.status(QueryStatus.RUNNING)
+        began_ms = self._clock.ticks_ms()
+        self._run_epochs(load, self._options.epoch_rows_max)
+        if not more or self._epochs.open >= self._options.checkpoint_interval:
+            self._epochs.commit()
+            self._retries.succeeded()
+        behind = self._puller is not None and self._puller.backpressure
+        self._pace.took(load.rows, self._clock.ticks_ms() - began_ms, behind=behind)
+
+    def _run_epochs(self, load: Load, rows_max: int | None = None) -> None:
+        if not self._epochs.open:
+            self._open_loads.clear()
+        if self._letters is not None:
+            self._open_loads.append(load)
+        try:
+            for part, whole in slices(load, rows_max):
+                self._epochs.run(part, whole=whole)
+        except DataError as error:
+            # Rows of other columns fit no sink for dead letters.
+            if self._letters is None or error.code == "source.schema":
+                raise
+            self._isolate(self._letters)
+
+    def _isolate(self, letters: DeadLetters) -> None:
+        """Run again what was undone, each batch by itself; what fails alone goes to the dead letters."""
+        self._restage()
+        for load in self._open_loads:
+            for pulled in load.batches:
+                alone = Load(pulled_ms=load.pulled_ms)
+                alone.add(pulled)
+                try:
+                    self._epochs.run(alone)
+                    self._epochs.commit()
+                except DataError as error:
+                    self._restage()
+                    self._epochs.run(alone, letters=letters.rows(pulled.batch.table, error))
+                    self._epochs.commit()
+                    self._reporter.dead_lettered(alone.rows)
+        idle = Load(pulled_ms=load.pulled_ms, last=load.last)
+        if self._something(idle):
+            self._epochs.run(idle)
+
+    def _restage(self) -> None:
+        """Open the sinks again, which take an epoch of one number only once."""
+        writer = self._epochs.writer
+        with suppress(DataError):  # it is what led here
+            writer.drain()
+        writer.close()
+        self._epochs.writer = Writer(threaded=writer.threaded)
+        self._sinks_held.close()
+        self._open_sinks()
 
 
-_RETRY_MS = 100  # how long a blocked source is left alone when it does not say
+def _told(error: BaseException) -> VelariaError:
+    if isinstance(error, VelariaError):
+        return error
+    return ExternalError("stream.failed", f"{type(error).__name__}: {error}", cause=error)
 
 
 def _inputs(plan: Node) -> list[Input]:
@@ -317,22 +486,3 @@ def _inputs(plan: Node) -> list[Input]:
         if isinstance(node, Scan) and node.relation.source is not None
     }
     return [Input(f"source-{at}", relation, relation.source) for at, relation in enumerate(relations.values(), start=1)]
-
-
-def _delivery(options: StreamOptions, inputs: Sequence[Input], sink: abi.SinkInfo) -> Delivery:
-    """What a restart can promise, given what the sources and the sink can."""
-    asked = options.delivery_mode
-    replayable = all(stream.source.info().replayable for stream in inputs)
-    once = sink.transactional or sink.idempotent
-    if options.checkpoint_path is None:
-        possible, why = DeliveryMode.BEST_EFFORT, "there is no checkpoint_path, so nothing outlives the process"
-    elif not replayable:
-        possible, why = DeliveryMode.BEST_EFFORT, "a source cannot give its rows again"
-    elif not once:
-        possible, why = DeliveryMode.AT_LEAST_ONCE, "the sink is neither transactional nor idempotent"
-    else:
-        possible, why = DeliveryMode.EXACTLY_ONCE, "sources replay, the sink commits with the state"
-    order = (DeliveryMode.BEST_EFFORT, DeliveryMode.AT_LEAST_ONCE, DeliveryMode.EXACTLY_ONCE)
-    if order.index(asked) <= order.index(possible):
-        return Delivery(asked, asked, "as asked")
-    return Delivery(asked, possible, why)
