@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
+from velaria_core.contract import abi
 from velaria_core.errors import (
     CatalogNotFoundError,
     InputError,
@@ -25,12 +26,23 @@ from velaria_core.errors import (
     TableKindError,
     did_you_mean,
 )
-from velaria_core.execution import batch, files, lower
+from velaria_core.execution import batch, endpoints, files, lower
+from velaria_core.execution.declared import (
+    batch_of_source,
+    declared,
+    file_table,
+    fitted,
+    schema_of,
+    sink_of,
+    source_node,
+    with_columns,
+)
 from velaria_core.execution.duck import Engine
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Opaque, Project, Scan, Values
+from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.binder import Binder
@@ -90,7 +102,7 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._entries: dict[str, Entry] = {}
-        self._binding: list[str] = []
+        self._held: dict[str, Any] = {}  # sources and sinks that programs hold the other end of, by folded name
         if engine.settings.path is not None:
             self._load()
 
@@ -163,62 +175,123 @@ class Catalog:
                 cursor.rows(f"DROP TABLE IF EXISTS {entry.stored}")
             if self._engine.settings.path is not None and not entry.temporary:
                 cursor.rows(f"DELETE FROM {OBJECTS} WHERE lower(name) = lower($1)", [entry.name])
-        del self._entries[entry.name.lower()]
+        self._forget(entry.name)
         return True
 
-    def _not_found(self, name: str, tree: exp.Expr | None = None, text: str | None = None) -> CatalogNotFoundError:
+    def _not_found(self, name: str) -> CatalogNotFoundError:
         return CatalogNotFoundError(
             "sql.unknown_table",
             f'no table "{name}"',
             hint=did_you_mean(name, [entry.name for entry in self], "tables"),
-            place=place_of(tree, text) if tree is not None else None,
         )
 
     # --- what the binder asks -------------------------------------------------------------------------------
 
     def table(self, name: str, place_text: str | None = None, tree: exp.Expr | None = None) -> Node:
-        """The plan of a table, view or file of this name."""
+        """The plan of a table, view or file of this name, over the rows that are there now."""
+        return _Names(self).table(name, place_text, tree)
+
+    def readable(self, name: str, place: Place | None) -> Entry | None:
+        """The entry of a name that is read; None for a file.
+
+        Raises:
+            CatalogNotFoundError[sql.unknown_table]. TableKindError[sql.table_kind]: it is a sink.
+        """
         entry = self.get(name)
-        if entry is None:
-            if files.looks_like_path(name):
-                return Scan(files.read(self._engine, name).relation)
-            raise self._not_found(name, tree, place_text)
-        if entry.kind is EntryKind.SINK:
+        if entry is None and not files.looks_like_path(name):
+            error = self._not_found(name)
+            error.place = place
+            raise error
+        if entry is not None and entry.kind is EntryKind.SINK:
             raise TableKindError(
                 "sql.table_kind",
                 f'table-kind constraint violation: "{entry.name}" is a sink and cannot be read',
                 hint="read the table or file that it writes",
-                place=place_of(tree, place_text) if tree is not None else None,
+                place=place,
             )
-        return self._plan(entry)
+        return entry
 
-    def _plan(self, entry: Entry) -> Node:
+    def file(self, path: str) -> Node:
+        """The plan of a file that is named in a query."""
+        return Scan(files.read(self._engine, path).relation)
+
+    def stream(self, name: str) -> Node:
+        """The plan of a name with its SOURCE tables as streams."""
+        return _Names(self, streaming=True).table(name)
+
+    def stored_plan(self, entry: Entry) -> Node:
+        """The plan of what has no meaning of its own in a stream: stored rows, files."""
         if entry.node is not None:
             return entry.node
         if entry.stored is not None:
             node: Node = Scan(self._stored(entry.name, entry.stored, entry.kind))
-            self._entries[entry.name.lower()] = replace(entry, node=node)
-            return node
-        assert entry.sql is not None, "an entry is stored, bound or defined by a text"
-        key = entry.name.lower()
-        if key in self._binding:
-            path = " -> ".join([*self._binding[self._binding.index(key) :], key])
-            raise InputError(
-                "catalog.cyclic_view",
-                f"views read each other in a circle: {path}",
-                hint="redefine one of them",
+        else:
+            statement = _created(entry)
+            node = (
+                batch_of_source(self._engine, statement, entry.sql or "")
+                if entry.kind is EntryKind.SOURCE
+                else file_table(self._engine, statement, statement.using, statement.options)
             )
-        self._binding.append(key)
-        try:
-            (statement,) = parse(entry.sql)
-            if isinstance(statement, CreateView):
-                return self._view_plan(statement, entry.sql)
-            assert isinstance(statement, CreateTable)
-            node = self._file_table(statement)
-            self._entries[key] = replace(entry, node=node)
-            return node
-        finally:
-            self._binding.pop()
+        self._entries[entry.name.lower()] = replace(entry, node=node)
+        return node
+
+    def source_plan(self, entry: Entry) -> Node:
+        """The plan of a SOURCE table as a stream. A source is new with each call, but for one that programs hold."""
+        statement, text = _created(entry), entry.sql or ""
+        told = declared(statement, text)
+        if endpoints.is_held(endpoints.SOURCES, told):
+            source = self._held.setdefault(entry.name.lower(), endpoints.source(self._engine, told))
+        else:
+            source = endpoints.source(self._engine, told)
+        return self._with_watermark(source_node(source, entry.name), statement, text)
+
+    def held(self, name: str) -> Any:
+        """The source or sink that a SOURCE or SINK table of this name stands for, where programs hold its other end.
+
+        Raises:
+            CatalogNotFoundError. TableKindError[sql.table_kind]: no such end is held by a program.
+        """
+        entry = self.get(name)
+        if entry is None:
+            raise self._not_found(name)
+        if entry.name.lower() not in self._held and entry.sql is not None and entry.stored is None:
+            if entry.kind is EntryKind.SOURCE:
+                self.source_plan(entry)
+            elif entry.kind is EntryKind.SINK:
+                self._sink(entry)
+        if entry.name.lower() not in self._held:
+            raise TableKindError(
+                "sql.table_kind",
+                f'"{entry.name}" is a {entry.kind} that programs neither push to nor poll from',
+                hint=f"CREATE SOURCE TABLE {entry.name} (...) USING queue, CREATE SINK TABLE {entry.name} USING queue",
+            )
+        return self._held[entry.name.lower()]
+
+    def hold_sink(self, name: str, sink: abi.Sink) -> None:
+        """Name a sink that a program made, for as long as the session lives."""
+        self.put(Entry(name, EntryKind.SINK, temporary=True), or_replace=False)
+        self._held[name.lower()] = sink
+
+    def _sink(self, entry: Entry) -> abi.Sink:
+        key = entry.name.lower()
+        if key in self._held:
+            held: abi.Sink = self._held[key]
+            return held
+        if entry.stored is not None:
+            if entry.temporary:
+                raise TableKindError(
+                    "sql.table_kind",
+                    f'"{entry.name}" is temporary, a stream writes to tables that stay',
+                    hint="CREATE TABLE without TEMP, or a SINK TABLE USING memory",
+                )
+            from velaria_core.execution.sinks.table import TableSink
+
+            return TableSink(entry.name, engine=self._engine)
+        statement, text = _created(entry), entry.sql or ""
+        made = sink_of(self._engine, statement, text)
+        if endpoints.is_held(endpoints.SINKS, declared(statement, text)):
+            self._held[key] = made
+        return made
 
     def _stored(self, name: str, stored: str, kind: EntryKind) -> Relation:
         with self._engine.cursor() as cursor:
@@ -255,8 +328,55 @@ class Catalog:
     # --- statements -----------------------------------------------------------------------------------------
 
     def bind(self, select: Select, text: str) -> Node:
-        """The plan of a SELECT."""
-        return Binder(self, text).bind(select)
+        """The plan of a SELECT over the rows that are there now."""
+        return Binder(_Names(self), text).bind(select)
+
+    def bind_stream(self, select: Select, text: str) -> Node:
+        """The plan of a SELECT with its SOURCE tables as streams."""
+        return Binder(_Names(self, streaming=True), text).bind(select)
+
+    def bind_stream_insert(self, statement: Insert, text: str) -> tuple[Node, abi.Sink]:
+        """The plan of `INSERT INTO sink SELECT`, with the columns that the sink takes, and the sink.
+
+        Raises:
+            TableKindError[sql.table_kind]: a source or view is written to. CatalogNotFoundError.
+        """
+        node = self.bind_stream(statement.select, text)
+        entry = self._entry_to_write(statement, text)
+        try:
+            sink, schema = self._sink(entry), self._sink_schema(entry)
+        except InputError as error:
+            error.place = error.place or statement.table.span.place(text)
+            raise
+        places = [span.place(text) for span in statement.column_spans]
+        if schema is None:
+            known: Sequence[str] = statement.columns or node.columns
+        else:
+            known = schema.names
+        targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
+        return fitted(node, lower.schema(self._engine, node), targets, schema), sink
+
+    def _entry_to_write(self, statement: Insert, text: str) -> Entry:
+        name, place = str(statement.table), statement.table.span.place(text)
+        entry = self.get(name)
+        if entry is None:
+            error = self._not_found(name)
+            error.place = place
+            raise error
+        if entry.kind in (EntryKind.TABLE, EntryKind.SINK) and (entry.stored or entry.kind is EntryKind.SINK):
+            return entry
+        raise TableKindError(
+            "sql.table_kind",
+            f'table-kind constraint violation: "{entry.name}" is a {entry.kind} and cannot be written',
+            hint="a stream is written to a SINK TABLE, or to a table that stores rows",
+            place=place,
+        )
+
+    def _sink_schema(self, entry: Entry) -> pa.Schema | None:
+        """The columns that a sink takes; None takes those of the query."""
+        if entry.stored is not None:
+            return self._stored(entry.name, entry.stored, entry.kind).schema
+        return schema_of(_created(entry)) if entry.sql is not None else None
 
     def run(self, statement: Statement, text: str) -> pa.Table:
         """Run a statement other than SELECT.
@@ -291,8 +411,7 @@ class Catalog:
         if statement.as_select is not None:
             return self._create_as(statement, self.bind(statement.as_select, text))
         if statement.using is not None or statement.options:
-            node = self._file_table(statement) if kind is EntryKind.TABLE else None
-            self.put(Entry(name, kind, node=node, sql=_text_of(statement.span, text), temporary=statement.temp))
+            self._define(statement, kind, text)
             return _done(f"create {noun} done")
         if not statement.columns:
             raise SqlSemanticError("sql.no_columns", f'"{name}" has no columns', hint="CREATE TABLE t (a BIGINT)")
@@ -305,6 +424,58 @@ class Catalog:
         self._forget(name)
         self.put(Entry(name, kind, stored=stored, sql=sql, temporary=statement.temp))
         return _done(f"create {noun} done")
+
+    def _define(self, statement: CreateTable, kind: EntryKind, text: str) -> None:
+        """Keep a file table, source or sink by its text. It is made once, so that what is wrong with it shows now."""
+        name, sql, node = str(statement.name), _text_of(statement.span, text), None
+        held: abi.Source | abi.Sink | None = None
+        told = declared(statement, text)
+        match kind:
+            case EntryKind.SOURCE:
+                source = endpoints.source(self._engine, told)
+                self._with_watermark(source_node(source, name), statement, text)
+                if told.schema is None:
+                    # What the first file told is declared from here on: later ones do not change the table.
+                    sql = with_columns(statement, text, source.info().schema)
+                held = source if endpoints.is_held(endpoints.SOURCES, told) else None
+            case EntryKind.SINK:
+                sink = sink_of(self._engine, statement, text)
+                held = sink if endpoints.is_held(endpoints.SINKS, told) else None
+            case _:
+                node = file_table(self._engine, statement, statement.using, statement.options)
+        self._forget(name)
+        self.put(Entry(name, kind, node=node, sql=sql, temporary=statement.temp))
+        if held is not None:
+            self._held[name.lower()] = held
+
+    def _with_watermark(self, node: Node, statement: CreateTable, text: str) -> Node:
+        """The stream of a source with the watermark that its statement declares."""
+        arguments = endpoints.watermark_arguments(declared(statement, text))
+        mark = statement.watermark
+        if mark is None:
+            if arguments:
+                key = next(key for key in statement.options if key in endpoints.WATERMARK_OPTIONS)
+                raise InputError(
+                    "option.value",
+                    f'"{key}" is for a table with a watermark',
+                    hint="(ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL 5 SECONDS)",
+                    place=declared(statement, text).place(key),
+                )
+            return node
+        column = next((name for name in node.columns if name.lower() == mark.column.lower()), None)
+        if column is None:
+            raise SqlSemanticError(
+                "sql.unknown_column",
+                f'no column "{mark.column}" in "{statement.name}"',
+                hint=did_you_mean(mark.column, node.columns, "columns"),
+                place=mark.span.place(text),
+            )
+        try:
+            kind = self.time_kind(node, column)
+        except SqlSemanticError as error:
+            error.place = mark.span.place(text)
+            raise
+        return Watermark(node, column, kind, mark.delay_ms, **arguments)
 
     def _create_as(self, statement: CreateTable, node: Node) -> pa.Table:
         if statement.kind is not TableKind.TABLE:
@@ -328,39 +499,7 @@ class Catalog:
 
     def _forget(self, name: str) -> None:
         self._entries.pop(name.lower(), None)
-
-    def _file_table(self, statement: CreateTable) -> Node:
-        opened = files.from_options(self._engine, statement.using, statement.options)
-        node: Node = Scan(opened.relation)
-        if not statement.columns:
-            return node
-        declared = {column.name.lower(): column for column in statement.columns}
-        if [name.lower() for name in node.columns] != list(declared):
-            raise SqlSemanticError(
-                "sql.schema_mismatch",
-                f'"{statement.name}" declares other columns than the file has',
-                hint=f"declared: {', '.join(c.name for c in statement.columns)}; file: {', '.join(node.columns)}",
-            )
-        types = {
-            name: resolve_type_name(column.type_text, in_sql=True)
-            for name, column in zip(node.columns, statement.columns, strict=True)
-            if column.type_text is not None
-        }
-        # Opened again with these types: a column declared as text is the file's text, not that of a number found in it.
-        node = Scan(files.from_options(self._engine, statement.using, statement.options, types).relation)
-        named = tuple(
-            (
-                column.name,
-                exp.Cast(
-                    this=reference(name),
-                    to=exp.DataType.build(resolve_type_name(column.type_text, in_sql=True), dialect="duckdb"),
-                )
-                if column.type_text is not None
-                else reference(name),
-            )
-            for name, column in zip(node.columns, statement.columns, strict=True)
-        )
-        return Project(node, named)
+        self._held.pop(name.lower(), None)
 
     def _create_view(self, statement: CreateView, text: str) -> pa.Table:
         if statement.materialized:
@@ -383,7 +522,7 @@ class Catalog:
         # Bound once with the new meaning in place: errors and circles show now, not at the first use.
         self._entries[name.lower()] = entry
         try:
-            lower.schema(self._engine, self._plan(entry))
+            lower.schema(self._engine, self.stream(name))
         except BaseException:
             self._forget(name)
             if existing is not None:
@@ -392,8 +531,9 @@ class Catalog:
         self.put(entry)
         return _done("create view done")
 
-    def _view_plan(self, statement: CreateView, text: str) -> Node:
-        node = self.bind(statement.select, text)
+    def view_plan(self, statement: CreateView, text: str, names: _Names) -> Node:
+        """The plan of a view whose own names mean what `names` says."""
+        node = Binder(names, text).bind(statement.select)
         if not statement.columns:
             return node
         if len(statement.columns) != len(node.columns):
@@ -408,7 +548,8 @@ class Catalog:
         node = self.bind(statement.select, text)
         entry = self._writable(str(statement.table))
         places = [span.place(text) for span in statement.column_spans]
-        targets = self._targets(entry, statement.columns, node, by_name=statement.by_name, places=places)
+        known = self._stored_columns(entry)
+        targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
         return self._append(entry, targets, node)
 
     def _writable(self, name: str) -> Entry:
@@ -426,7 +567,7 @@ class Catalog:
             raise TableKindError(
                 "sql.table_kind",
                 f'table-kind constraint violation: "{entry.name}" is a {entry.kind} that stores no rows',
-                hint="a sink that writes files is fed by start_stream_sql" if entry.kind is EntryKind.SINK else None,
+                hint="start_stream_sql feeds this sink" if entry.kind is EntryKind.SINK else None,
             )
         return entry
 
@@ -441,8 +582,12 @@ class Catalog:
     def insert_plan(self, name: str, node: Node) -> int:
         """Append a plan's rows to a stored table by position; returns how many."""
         entry = self._writable(name)
-        done = self._append(entry, self._targets(entry, None, node), node)
+        done = self._append(entry, _targets(entry.name, self._stored_columns(entry), None, node), node)
         return int(done.column("affected_rows")[0].as_py())
+
+    def _stored_columns(self, entry: Entry) -> list[str]:
+        assert entry.stored is not None
+        return list(self._stored(entry.name, entry.stored, entry.kind).schema.names)
 
     def store_plan(self, name: str, node: Node, *, or_replace: bool = False) -> int:
         """Store a plan's rows as a new table; returns how many."""
@@ -459,40 +604,6 @@ class Catalog:
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
         return rows
 
-    def _targets(
-        self,
-        entry: Entry,
-        columns: Sequence[str] | None,
-        node: Node,
-        *,
-        by_name: bool = False,
-        places: Sequence[Place] = (),
-    ) -> list[str]:
-        """The stored columns that a plan's columns go to, in the plan's order. `places` are those of `columns`."""
-        assert entry.stored is not None
-        known = {name.lower(): name for name in self._stored(entry.name, entry.stored, entry.kind).schema.names}
-        targets = list(node.columns if by_name else columns if columns else known.values())
-        seen: set[str] = set()
-        for at, name in enumerate(targets):
-            place = places[at] if at < len(places) else None
-            if name.lower() not in known:
-                raise SqlSemanticError(
-                    "sql.unknown_column",
-                    f'no column "{name}" in "{entry.name}"',
-                    hint=did_you_mean(name, known.values(), "columns"),
-                    place=place,
-                )
-            if name.lower() in seen:
-                raise SqlSemanticError("sql.duplicate_column", f'"{name}" is listed twice', place=place)
-            seen.add(name.lower())
-        if len(targets) != len(node.columns):
-            raise SqlSemanticError(
-                "sql.column_count",
-                f'"{entry.name}" takes {len(targets)} values, {len(node.columns)} are given',
-                hint=f"columns: {', '.join(targets)}",
-            )
-        return [known[name.lower()] for name in targets]
-
     def _drop(self, statement: Drop, _text: str) -> pa.Table:
         self.drop(str(statement.name), kinds=_DROPS[statement.kind], if_exists=statement.if_exists)
         return _done(f"drop {statement.kind.value} done")
@@ -505,8 +616,21 @@ class Catalog:
             return Scan(self._stored(entry.name, entry.stored, entry.kind))
         return self.table(str(target))
 
+    def _columns_of(self, target: Name | Select, text: str) -> pa.Schema:
+        """The columns of what DESCRIBE names, which need not be readable in batch."""
+        if isinstance(target, Select):
+            return lower.schema(self._engine, self.bind_stream(target, text))
+        entry = self.get(str(target))
+        if entry is None or entry.kind is not EntryKind.SINK:
+            return lower.schema(self._engine, self.stream(str(target)))
+        schema = self._sink_schema(entry)
+        if schema is None:
+            hint = "declare columns to fix them: CREATE SINK TABLE name (a BIGINT) ..."
+            raise InputError("catalog.no_columns", f'"{entry.name}" takes the columns of the query', hint=hint)
+        return schema
+
     def _describe(self, statement: Describe, text: str) -> pa.Table:
-        schema = lower.schema(self._engine, self._described(statement.target, text))
+        schema = self._columns_of(statement.target, text)
         return pa.table(
             {
                 "column_name": pa.array(schema.names, pa.string()),
@@ -537,6 +661,109 @@ class Catalog:
         if statement.like is None:
             return listing
         return listing.filter(pc.match_like(listing.column("name"), statement.like, ignore_case=True))
+
+
+class _Names:
+    """What the names of one statement mean; what its binder asks. Each name is bound once.
+
+    Args:
+        streaming: SOURCE tables are streams; otherwise they are the rows that they have now.
+    """
+
+    def __init__(self, catalog: Catalog, *, streaming: bool = False) -> None:
+        self._catalog = catalog
+        self._streaming = streaming
+        self._made: dict[str, Node] = {}
+        self._binding: list[str] = []
+        self.table_function = catalog.table_function
+        self.schema_of = catalog.schema_of
+        self.time_kind = catalog.time_kind
+
+    def table(self, name: str, place_text: str | None = None, tree: exp.Expr | None = None) -> Node:
+        """See `Tables`."""
+        place = place_of(tree, place_text) if tree is not None else None
+        entry = self._catalog.readable(name, place)
+        if entry is None:
+            return self._catalog.file(name)
+        key = entry.name.lower()
+        if key not in self._made:
+            try:
+                self._made[key] = self._plan(entry)
+            except InputError as error:
+                if error.code == "sql.stream_only":
+                    error.place = place
+                raise
+        return self._made[key]
+
+    def _plan(self, entry: Entry) -> Node:
+        if self._streaming and entry.kind is EntryKind.SOURCE and entry.stored is None:
+            return self._catalog.source_plan(entry)
+        if entry.kind is not EntryKind.VIEW or entry.node is not None:
+            return self._catalog.stored_plan(entry)
+        key = entry.name.lower()
+        if key in self._binding:
+            path = " -> ".join([*self._binding[self._binding.index(key) :], key])
+            raise InputError(
+                "catalog.cyclic_view",
+                f"views read each other in a circle: {path}",
+                hint="redefine one of them",
+            )
+        assert entry.sql is not None, "a view is bound or defined by a text"
+        self._binding.append(key)
+        try:
+            (statement,) = parse(entry.sql)
+            assert isinstance(statement, CreateView)
+            return self._catalog.view_plan(statement, entry.sql, self)
+        finally:
+            self._binding.pop()
+
+
+def _created(entry: Entry) -> CreateTable:
+    """The statement that defines a file table, source or sink."""
+    assert entry.sql is not None, "what is not stored is defined by a text"
+    (statement,) = parse(entry.sql)
+    assert isinstance(statement, CreateTable)
+    return statement
+
+
+def _targets(
+    table: str,
+    columns: Sequence[str],
+    named: Sequence[str] | None,
+    node: Node,
+    *,
+    by_name: bool = False,
+    places: Sequence[Place] = (),
+) -> list[str]:
+    """The columns of a table that a plan's columns go to, in the plan's order.
+
+    Args:
+        columns: of the table.
+        named: those that the statement lists, None for all; `places` are theirs.
+    """
+    known = {name.lower(): name for name in columns}
+    targets = list(node.columns if by_name else named if named else known.values())
+    seen: set[str] = set()
+    for at, name in enumerate(targets):
+        place = places[at] if at < len(places) else None
+        if name.lower() not in known:
+            raise SqlSemanticError(
+                "sql.unknown_column",
+                f'no column "{name}" in "{table}"',
+                hint=did_you_mean(name, known.values(), "columns"),
+                place=place,
+            )
+        if name.lower() in seen:
+            raise SqlSemanticError("sql.duplicate_column", f'"{name}" is listed twice', place=place)
+        seen.add(name.lower())
+    if len(targets) != len(node.columns):
+        raise SqlSemanticError(
+            "sql.column_count",
+            f'"{table}" takes {len(targets)} values, {len(node.columns)} are given',
+            hint=f"columns: {', '.join(targets)}",
+            place=places[0] if places else None,
+        )
+    return [known[name.lower()] for name in targets]
 
 
 def _subject(statement: Statement) -> Name | None:

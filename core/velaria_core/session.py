@@ -6,32 +6,41 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pyarrow as pa
 
 from velaria_core.catalog import Catalog, Entry, EntryKind
 from velaria_core.dataframe import DataFrame
-from velaria_core.errors import InputError, SqlSemanticError, SqlUnsupportedError
+from velaria_core.errors import InputError, Place, SqlSemanticError, SqlUnsupportedError, TableKindError
 from velaria_core.execution import files
+from velaria_core.execution.declared import source_node
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
 from velaria_core.execution.jobs import ExecutionOptions, JobHandle, stop_all, submit
+from velaria_core.logical.endless import refuse_endless_order
+from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
+from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
-from velaria_core.logical.sql.statements import Explain, Select, Statement
-from velaria_core.types import arrow_type, duckdb_type, quoted
+from velaria_core.logical.sql.statements import Emit, Explain, Insert, Select, Statement
+from velaria_core.types import arrow_type, duckdb_type, engine_schema, quoted, resolve_type_name
 
 if TYPE_CHECKING:
     from velaria_core.contract import abi
     from velaria_core.contract.codec import BatchExplain
+    from velaria_core.execution.runtime import StreamingQuery
+    from velaria_core.execution.sinks.memory import MemorySink
+    from velaria_core.execution.sinks.queue import QueueSink
+    from velaria_core.execution.sources.queue import QueueSource
     from velaria_core.frame import Frame
     from velaria_core.streaming import StreamingDataFrame
 
 SQL_FRONTEND = "velaria_sql_v1"
+Held = TypeVar("Held")
 
 
 class DataflowSession:
@@ -146,7 +155,7 @@ class DataflowSession:
         table = as_arrow(data, schema)
         name = f"arrow_{next(self._feed_numbers)}"
         label = f"arrow ({table.num_rows} rows)"
-        return DataFrame(self, Scan(Relation(label, engine_schema(table), quoted(name), "arrow", table)))
+        return DataFrame(self, Scan(Relation(label, engine_schema(table.schema), quoted(name), "arrow", table)))
 
     create_dataframe_from_arrow = create_dataframe
 
@@ -159,11 +168,81 @@ class DataflowSession:
         """
         from velaria_core.streaming import StreamingDataFrame
 
-        label = name or f"stream_{next(self._feed_numbers)}"
-        schema = source.info().schema
-        empty = pa.Table.from_batches([], schema)
-        relation = Relation(f"stream {label}", schema, quoted(label), "stream", empty, source=source)
-        return StreamingDataFrame(self, Scan(relation))
+        return StreamingDataFrame(self, source_node(source, name or f"stream_{next(self._feed_numbers)}"))
+
+    def read_stream_csv_dir(
+        self, path: str | os.PathLike[str], delimiter: str = ",", **options: Any
+    ) -> StreamingDataFrame:
+        """The CSV files of a folder, in the order of their names, as they come.
+
+        `options` are those of `execution.sources.DirectorySource`: schema, pattern, bounded, ...
+        """
+        from velaria_core.execution.sources.directory import DirectorySource
+
+        reader = {"delimiter": delimiter, **options.pop("options", {})}
+        return self.read_stream(DirectorySource(self._engine, path, "csv", options=reader, **options))
+
+    def create_realtime_stream_source(
+        self, columns: pa.Schema | Mapping[str, str] | Sequence[tuple[str, str]], **options: Any
+    ) -> QueueSource:
+        """A queue to push rows into while a query runs; `read_realtime_stream_source` reads it.
+
+        Args:
+            columns: a schema, or names and types as SQL or Arrow call them: {"k": "string", "v": "int64"}.
+            options: of `QueueSource`: capacity_rows, append_only, time_column.
+
+        Raises:
+            InputError[source.schema]: a column without a type.
+        """
+        from velaria_core.execution.sources.queue import QueueSource
+
+        return QueueSource(_schema_of(columns), **options)
+
+    def read_realtime_stream_source(self, source: abi.Source, name: str | None = None) -> StreamingDataFrame:
+        """The rows that are pushed into a queue. The same as `read_stream`."""
+        return self.read_stream(source, name)
+
+    def create_realtime_stream_sink(self, **options: Any) -> QueueSink:
+        """A queue to poll a query's output from. `options` are those of `QueueSink`."""
+        from velaria_core.execution.sinks.queue import QueueSink
+
+        return QueueSink(**options)
+
+    def register_stream_sink(self, name: str, sink: abi.Sink) -> None:
+        """Give a sink a name, which `INSERT INTO` of `start_stream_sql` then takes; until the session ends.
+
+        Raises:
+            InputError[catalog.exists]: something has this name.
+        """
+        self._catalog.hold_sink(name, sink)
+
+    def queue_source(self, name: str) -> QueueSource:
+        """The queue behind `CREATE SOURCE TABLE name (...) USING queue`: push rows into it.
+
+        Raises:
+            CatalogNotFoundError. TableKindError[sql.table_kind]: the table is none of these.
+        """
+        from velaria_core.execution.sources.queue import QueueSource
+
+        return self._held(name, QueueSource, "SOURCE TABLE ... USING queue")
+
+    def queue_sink(self, name: str) -> QueueSink:
+        """The queue behind `CREATE SINK TABLE name USING queue`: poll rows from it. Raises as `queue_source`."""
+        from velaria_core.execution.sinks.queue import QueueSink
+
+        return self._held(name, QueueSink, "SINK TABLE ... USING queue")
+
+    def memory_sink(self, name: str) -> MemorySink:
+        """What `CREATE SINK TABLE name USING memory` has been given. Raises as `queue_source`."""
+        from velaria_core.execution.sinks.memory import MemorySink
+
+        return self._held(name, MemorySink, "SINK TABLE ... USING memory")
+
+    def _held(self, name: str, kind: type[Held], told: str) -> Held:
+        found = self._catalog.held(name)
+        if not isinstance(found, kind):
+            raise TableKindError("sql.table_kind", f'"{name}" is no {told}', hint=f"it is a {type(found).__name__}")
+        return found
 
     def create_stream(
         self, batches: Any, schema: pa.Schema | None = None, name: str | None = None
@@ -177,23 +256,80 @@ class DataflowSession:
     create_stream_from_arrow = create_stream
 
     def stream(self, name: str) -> StreamingDataFrame:
-        """The stream of a view by name; a table comes as one epoch of insertions."""
+        """The stream of a SOURCE table or view by name; a table comes as one epoch of insertions."""
         from velaria_core.streaming import StreamingDataFrame
 
-        return StreamingDataFrame(self, self._catalog.table(name))
+        return StreamingDataFrame(self, self._catalog.stream(name))
 
     def stream_sql(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> StreamingDataFrame:
-        """A SELECT as a stream: the same plan as in batch, kept up to date."""
+        """A SELECT as a stream: the same plan as in batch, kept up to date. SOURCE tables in it are streams.
+
+        `EMIT ON WINDOW CLOSE` and `EMIT CHANGES` at its end choose the output mode of `write_stream`.
+        """
+        with pointing_into(text):
+            statement = self._stream_statement(text, parameters)
+            if not isinstance(statement, Select):
+                raise SqlUnsupportedError("sql.stream", "a stream is one SELECT", hint="start_stream_sql runs INSERT")
+            return self._streamed(self._catalog.bind_stream(statement, text), text)
+
+    def start_stream_sql(
+        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, **options: Any
+    ) -> StreamingQuery:
+        """Start `INSERT INTO sink SELECT ...` as a query that runs until it is stopped or its sources end.
+
+        Args:
+            text: the target is a SINK TABLE, or a table of this session that stores rows.
+            options: of `StreamingDataFrame.write_stream`: trigger, checkpoint_path, output_mode, ...
+
+        Raises:
+            SqlUnsupportedError[sql.endless_order]: the whole result is ordered, and a stream in it has no end.
+            TableKindError[sql.table_kind]: a source or view is written to, or a sink read.
+            CatalogNotFoundError[sql.unknown_table].
+        """
+        frame, sink, chosen = self._stream_insert(text, parameters, options)
+        with pointing_into(text):
+            return frame.write_stream(sink, **chosen).start()
+
+    def _stream_insert(
+        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> tuple[StreamingDataFrame, abi.Sink, dict[str, Any]]:
+        """The frame, sink and options of an INSERT INTO sink SELECT."""
+        with pointing_into(text):
+            statement = self._stream_statement(text, parameters)
+            if not isinstance(statement, Insert):
+                hint = "INSERT INTO sink SELECT ...; stream_sql(...) makes a frame of a SELECT"
+                raise SqlUnsupportedError("sql.stream", "a query that starts is one INSERT INTO", hint=hint)
+            chosen = {**options, **_emitted(statement.select, options, text)}
+            node, sink = self._catalog.bind_stream_insert(statement, text)
+            refuse_endless_order(node, _order_place(statement.select, text))
+            return self._streamed(node, text), sink, chosen
+
+    def _stream_statement(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Statement:
+        (statement, *rest) = parse(text, self._engine.parse_error)
+        if rest:
+            raise SqlUnsupportedError("sql.stream", "a stream is one statement", hint="run the others with sql(...)")
+        (filled,) = with_parameters([statement], parameters, text)
+        return filled
+
+    def _streamed(self, node: Node, text: str) -> StreamingDataFrame:
         from velaria_core.streaming import StreamingDataFrame
 
-        with pointing_into(text):
-            (statement, *rest) = parse(text, self._engine.parse_error)
-            if rest or not isinstance(statement, Select):
-                raise SqlUnsupportedError("sql.stream", "a stream is one SELECT")
-            (filled,) = with_parameters([statement], parameters, text)
-            frame = StreamingDataFrame(self, self._catalog.bind(filled, text), text=text)
-            frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
+        frame = StreamingDataFrame(self, node, text=text)
+        frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
         return frame
+
+    def explain_stream_sql(
+        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, **options: Any
+    ) -> str:
+        """How a SELECT or an INSERT INTO sink SELECT would run as a stream. Refuses what `start_stream_sql` refuses."""
+        with pointing_into(text):
+            statement = self._stream_statement(text, parameters)
+        if isinstance(statement, Select):
+            frame = self.stream_sql(text, parameters)
+            refuse_endless_order(frame.node, _order_place(statement, text))
+            return frame.explain()
+        frame, _, _ = self._stream_insert(text, parameters, options)
+        return frame.explain()
 
     # --- names ----------------------------------------------------------------------------------------------
 
@@ -314,6 +450,45 @@ class DataflowSession:
 Session = DataflowSession
 
 
+def _emitted(select: Select, options: Mapping[str, Any], text: str) -> dict[str, str]:
+    """The output mode that EMIT chooses.
+
+    Raises:
+        InputError[sql.emit]: the options choose another.
+    """
+    if select.emit is None:
+        return {}
+    mode = EMITTED[select.emit]
+    if options.get("output_mode", mode) != mode:
+        raise InputError(
+            "sql.emit",
+            f"EMIT asks for {mode} output, output_mode for {options['output_mode']}",
+            hint="leave one of them out",
+            place=select.span.place(text),
+        )
+    return {"output_mode": mode}
+
+
+EMITTED = {Emit.ON_WINDOW_CLOSE: "append", Emit.CHANGES: "update"}
+
+
+def _order_place(select: Select, text: str) -> Place | None:
+    """Where the ORDER BY of a query stands."""
+    order = select.tree.args.get("order") if select.tree is not None else None
+    return place_of(order, text) if order is not None else None
+
+
+def _schema_of(columns: pa.Schema | Mapping[str, str] | Sequence[tuple[str, str]]) -> pa.Schema:
+    if isinstance(columns, pa.Schema):
+        return columns
+    pairs = list(columns.items()) if isinstance(columns, Mapping) else list(columns)
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            hint = 'name and type: {"k": "string", "v": "int64"}'
+            raise InputError("source.schema", f"the column {pair!r} has no type", hint=hint)
+    return pa.schema([pa.field(name, arrow_type(resolve_type_name(kind))) for name, kind in pairs])
+
+
 def _is_rows(data: list[Any]) -> bool:
     """Whether a list holds rows, as dicts of values, and not tables."""
     return all(isinstance(row, Mapping) for row in data)
@@ -356,8 +531,3 @@ def _read(data: Any, schema: pa.Schema | None) -> pa.Table:
     if not data and schema is None:
         raise InputError("data.no_schema", "no rows and no schema", hint="pass schema=pyarrow.schema(...)")
     return pa.Table.from_pylist(list(data), schema=schema)
-
-
-def engine_schema(table: pa.Table) -> pa.Schema:
-    """The schema as the engine will give it back: dictionary as text, large strings as strings."""
-    return pa.schema([pa.field(field.name, arrow_type(duckdb_type(field.type))) for field in table.schema])

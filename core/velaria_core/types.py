@@ -210,6 +210,11 @@ def duckdb_type(arrow: pa.DataType) -> str:
     )
 
 
+def engine_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema as the engine will give it back: dictionary as text, large strings as strings."""
+    return pa.schema([pa.field(field.name, arrow_type(duckdb_type(field.type))) for field in schema])
+
+
 def type_name(arrow: pa.DataType) -> str:
     """Velaria's name of a type, as explain, describe and error messages print it."""
     if (simple := _NAME_OF.get(arrow)) is not None:

@@ -269,11 +269,11 @@ class _Statement:
         options: dict[str, OptionValue] = {}
         option_spans: dict[str, Span] = {}
         if cursor.accept("USING"):
-            using = str(cursor.name("a format after USING").text).lower()
+            using = self._using()
         if cursor.sees("OPTIONS") or cursor.sees("WITH", "("):
             options, option_spans = self._options()
             if using is None and cursor.accept("USING"):
-                using = str(cursor.name("a format after USING").text).lower()
+                using = self._using()
         as_select = self._rest_as_query() if cursor.accept("AS") else None
         if not cursor.done:
             raise cursor.expected("USING, OPTIONS, AS or the end of the statement")
@@ -307,6 +307,11 @@ class _Statement:
             self._whole,
             option_spans,
         )
+
+    def _using(self) -> str:
+        if self._cursor.accept("TABLE"):
+            return "table"
+        return str(self._cursor.name("a format after USING").text).lower()
 
     def _create_view(self, or_replace: bool, temp: bool, *, materialized: bool) -> CreateView:
         cursor = self._cursor
