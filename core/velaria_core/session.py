@@ -270,7 +270,7 @@ class DataflowSession:
             statement = self._stream_statement(text, parameters)
             if not isinstance(statement, Select):
                 raise SqlUnsupportedError("sql.stream", "a stream is one SELECT", hint="start_stream_sql runs INSERT")
-            return self._streamed(self._catalog.bind_stream(statement, text), text)
+            return self._streamed(self._catalog.bind_stream(statement, text), text, _emitted(statement, {}, text))
 
     def start_stream_sql(
         self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, **options: Any
@@ -311,10 +311,10 @@ class DataflowSession:
         (filled,) = with_parameters([statement], parameters, text)
         return filled
 
-    def _streamed(self, node: Node, text: str) -> StreamingDataFrame:
+    def _streamed(self, node: Node, text: str, emitted: Mapping[str, str] | None = None) -> StreamingDataFrame:
         from velaria_core.streaming import StreamingDataFrame
 
-        frame = StreamingDataFrame(self, node, text=text)
+        frame = StreamingDataFrame(self, node, text=text, **(emitted or {}))
         frame.schema  # noqa: B018 -- binding tells of errors here, where the text is
         return frame
 

@@ -15,10 +15,22 @@ from velaria_core.logical.rules import for_stream
 
 if TYPE_CHECKING:
     from velaria_core.dataframe import DataFrame
+    from velaria_core.logical.node import Node
+    from velaria_core.session import DataflowSession
 
 
 class StreamingDataFrame(Frame):
-    """Rows that keep coming. The verbs are those of a DataFrame; `write_stream` makes a query of it."""
+    """Rows that keep coming. The verbs are those of a DataFrame; `write_stream` makes a query of it.
+
+    Attributes:
+        output_mode: what `write_stream` takes where it is not told: as EMIT says in SQL, "update" otherwise.
+    """
+
+    def __init__(
+        self, session: DataflowSession, node: Node, *, text: str | None = None, output_mode: str = "update"
+    ) -> None:
+        super().__init__(session, node, text=text)
+        self.output_mode = output_mode
 
     def write_stream(
         self,
@@ -26,7 +38,7 @@ class StreamingDataFrame(Frame):
         *,
         trigger: Trigger | None = None,
         checkpoint_path: str | None = None,
-        output_mode: str = "update",
+        output_mode: str | None = None,
         delivery_mode: str = "exactly-once",
         epoch_rows_max: int = 65_536,
     ) -> StreamingQuery:
@@ -36,7 +48,7 @@ class StreamingDataFrame(Frame):
             trigger: when epochs start; as soon as rows are there by default.
             checkpoint_path: folder that makes the query durable: written again with the same folder it goes on.
             output_mode: "update" (changes of the result), "complete" (the whole result each time), or "append" (rows
-                that never change).
+                that never change). By default the frame's own.
             delivery_mode: "exactly-once", "at-least-once" or "best-effort"; `query.delivery` says what holds.
             epoch_rows_max: rows after which an epoch is full.
 
@@ -47,7 +59,7 @@ class StreamingDataFrame(Frame):
         options = StreamOptions(
             trigger=trigger if trigger is not None else Trigger.processing_time(0),
             checkpoint_path=checkpoint_path,
-            output_mode=_member(OutputMode, output_mode),
+            output_mode=_member(OutputMode, output_mode or self.output_mode),
             delivery_mode=_member(DeliveryMode, delivery_mode),
             epoch_rows_max=epoch_rows_max,
         )

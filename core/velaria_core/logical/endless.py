@@ -1,8 +1,8 @@
 """Endless: what a plan asks of streams without end that only an end could answer.
 
-An ORDER BY over the whole result has no first row before the last has come, so it is refused; the first rows of an order
-(ORDER BY with LIMIT) are kept up to date, and an order inside of a query is none (SQL gives the rows of a subquery no
-order).
+An ORDER BY over the whole result has no first row before the last has come, so it is refused; the first rows of an
+order (ORDER BY with LIMIT) are kept up to date, and an order inside of a query is none: SQL gives the rows of a
+subquery no order.
 """
 
 from __future__ import annotations
