@@ -541,15 +541,20 @@ class KeyedStore:
         return self._keyless if self._index is None else self._index.count
 
     @property
+    def closes_keys(self) -> bool:
+        """Whether event time closes keys."""
+        return self._closes is not None
+
+    @property
     def live(self) -> int:
         """Keys."""
         return self.count - self._gone
 
     @property
     def nbytes(self) -> int:
-        parts = (*self.accumulators, *([self._index] if self._index is not None else []))
+        index = 0 if self._index is None else self._index.nbytes
         closes = 0 if self._closes is None else self._closes.data.nbytes
-        return sum(part.nbytes for part in parts) + self._alive.data.nbytes + closes
+        return sum(one.nbytes for one in self.accumulators) + index + self._alive.data.nbytes + closes
 
     def fold(
         self,

@@ -57,7 +57,7 @@ def storage(kind: pa.DataType) -> tuple[np.dtype[Any], int]:
     return _STORAGE[kind], 1
 
 
-_STORAGE = {
+_STORAGE: dict[pa.DataType, np.dtype[Any]] = {
     pa.bool_(): np.dtype(np.uint8),
     pa.int8(): np.dtype(np.int8),
     pa.int16(): np.dtype(np.int16),

@@ -184,12 +184,12 @@ def _over(template: str, **trees: exp.Expr) -> exp.Expr:
 
 
 def _is_exact(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind))
 
 
 def _is_comparable(kind: pa.DataType) -> bool:
     """Whether values of the type are of one width, and ordered as the numbers that they are stored as."""
-    return (
+    return bool(
         _is_exact(kind)
         or pa.types.is_floating(kind)
         or pa.types.is_date32(kind)
