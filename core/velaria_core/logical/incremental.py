@@ -56,9 +56,13 @@ class Keyed:
 
     Attributes:
         by: for each input the names of its key columns, in the same order; no names means one key for everything.
+        shown_by: the output columns that hold the key, in that order, where equal rows may give another result the
+            next time (of rows that tie, of floating point sums): what was shown is kept then, and found by these.
+            None where equal rows give equal results.
     """
 
     by: tuple[tuple[str, ...], ...]
+    shown_by: tuple[str, ...] | None = None
     name = "keyed"
 
     def cost(self) -> str:

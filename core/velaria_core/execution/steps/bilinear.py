@@ -6,25 +6,22 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
-from velaria_core.changes import DIFF, concat, with_diff
+from velaria_core.changes import DIFF, concat
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps.base import (
-    COUNT,
-    Changes,
-    Moment,
-    Step,
-    query_of,
-    some,
-)
+from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, query_of, some
+from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.rows import Rows
+from velaria_core.execution.steps.source import StaticStep
 from velaria_core.logical.expr import reference
 from velaria_core.logical.operators import Join
+from velaria_core.logical.query import Named
 
 
 class BilinearStep(Step):
     """An inner or cross join: each side's changes against the other side's rows; both sides are state.
 
-    The new left rows meet the right as it is after the epoch, the new right rows the left as it was before.
+    The new left rows meet the right as it is after the epoch, the new right rows the left as it was before. What a side
+    is kept for is later changes of the other; where that never changes after the first epoch, it is not kept.
     """
 
     impl = "two-sided"
@@ -33,26 +30,53 @@ class BilinearStep(Step):
     def __init__(self, store: Store, name: str, node: Join, below: Sequence[Step]) -> None:
         self._sides = [Rows(store, f"{name}_{side}", step) for side, step in zip("lr", below, strict=True)]
         left, right = self._sides
+        append_only = all(step.append_only for step in below)
         statements = []
         for one, other in ((left.new, right.kept), (left.kept, right.new)):
-            made = node.over([one, other])
-            product = exp.Mul(this=reference(DIFF), expression=reference(COUNT))
-            columns = [(column, reference(column)) for column in node.columns]
-            statements.append(query_of(made).projected([*columns, (DIFF, product)]).sql())
+            counts = [name for side in (one, other) for name in side.columns if name in (DIFF, COUNT)]
+            columns: list[Named] = [(column, reference(column)) for column in node.columns]
+            if not append_only:
+                times = [reference(count) for count in counts]
+                both = exp.Mul(this=times[0], expression=times[1]) if len(times) > 1 else times[0]
+                columns.append((DIFF, both))
+            statements.append(query_of(node.over([one, other])).projected(columns).sql())
         found = store.schema(statements[0])
-        super().__init__(found.remove(len(found) - 1), False, below)
-        self._new_left, self._new_right = map(store.prepare, statements)
+        super().__init__(found if append_only else found.remove(len(found) - 1), append_only, below)
+        self._meet = [store.prepare(statement) for statement in statements]
+        still = [never_changes(step) for step in below]
+        self._still = still.index(True) if any(still) else None
+        if self._still is not None:
+            self.impl, self.impl_reason = "one-sided", "one side does not change, so the rows of the other are not kept"
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
+        for rows, given in zip(self._sides, changes, strict=True):
+            rows.feed.table = fitted(given, rows.feed)
+        if self._still is not None:
+            self._sides[self._still].add()
+            moving = 1 - self._still
+            return some(self._meet[moving]()) if changes[moving] is not None else None
         left, right = self._sides
-        if changes[1] is not None:
-            right.take(changes[1])
-        made = []
-        if changes[0] is not None:
-            left.feed.table = with_diff(changes[0])
-            made.append(self._new_left())
-        if changes[1] is not None:
-            made.append(self._new_right())
-        if changes[0] is not None:
-            left.add()
+        right.add()
+        made = [meet() for meet, given in zip(self._meet, changes, strict=True) if given is not None]
+        left.add()
         return some(concat(made)) if made else None
+
+    def state_rows(self) -> int:
+        return sum(rows.entries for rows in self._sides)
+
+    def state_bytes(self) -> int:
+        return sum(rows.nbytes for rows in self._sides)
+
+    def rolled_back(self) -> None:
+        for rows in self._sides:
+            rows.rolled_back()
+
+
+def never_changes(step: Step) -> bool:
+    """Whether all changes of a step come in the first epoch."""
+    return isinstance(step, StaticStep) or (
+        isinstance(step, _AT_ONCE) and all(never_changes(below) for below in step.inputs)
+    )
+
+
+_AT_ONCE = (LinearStep, ConcatStep, PassStep, BilinearStep)  # they give nothing where nothing comes

@@ -1,65 +1,139 @@
-"""Rows: the rows of one input as state."""
+"""Rows: what a step keeps of rows, as an append-only table of the store.
+
+Appending costs the same however many rows are there, any change in place does not. So a row that goes is one more
+entry, with a negative count, and what cancels is removed when it has piled up.
+
+Invariant: after an epoch's rows were added, a log has at most twice as many entries as it stands for rows, and
+`SLACK_ROWS` and the epoch's own more. Removing reads the whole log, and happens only after as many entries came as it
+leaves or takes away: constant cost for an entry.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 
-from velaria_core.changes import with_diff
+from velaria_core.changes import DIFF, with_diff
 from velaria_core.execution.state import Feed, Store
-from velaria_core.execution.steps.base import (
-    COUNT,
-    Step,
-    counted,
-    diffed,
-    relation_of,
-)
+from velaria_core.execution.steps.base import COUNT, Step, counted, diffed, relation_of
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
 
+SLACK_ROWS: Final = 16_384
+_SAMPLE_ROWS: Final = 1_000
 
-class Rows:
-    """The rows of one input as state: each with its count, as a log of changes."""
 
-    def __init__(self, store: Store, name: str, below: Step) -> None:
-        self.columns = below.schema.names
-        self.feed = store.feed(diffed(below.schema, append_only=False))
-        self.table = store.table(name, counted(self.feed.schema))
-        self._add = store.prepare(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
-        self._append_only = below.append_only
+class Log:
+    """Rows in a table: those that are fed are appended. Where rows also go, an entry has a count."""
+
+    def __init__(self, store: Store, name: str, schema: pa.Schema, append_only: bool) -> None:
+        self.columns = schema.names
+        self.append_only = append_only
+        self.feed = store.feed(diffed(schema, append_only))
+        self._cursor = store.cursor
+        self._schema = counted(self.feed.schema)
+        self.table = store.table(name, self._schema)
+        self._add = store.command(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
+        self._entries: int | None = None
+        self._sum = 0
+        self._width_bytes: float | None = None
 
     @property
     def new(self) -> Scan:
-        """The changes that are fed, with their diff."""
+        """The rows that are fed."""
         return Scan(relation_of(self.feed))
 
     @property
     def kept(self) -> Scan:
-        """The log of changes, with their count."""
-        return Scan(Relation(self.table, counted(self.feed.schema), self.table, "state"))
+        """The rows of the table, with their count where rows also go."""
+        return Scan(Relation(self.table, self._schema, self.table, "state"))
+
+    @property
+    def entries(self) -> int:
+        """How many the table has."""
+        if self._entries is None:
+            self._count()
+        assert self._entries is not None
+        return self._entries
+
+    @property
+    def nbytes(self) -> int:
+        """What they take, by the width of those that came, or of the first in the table."""
+        if self._width_bytes is None:
+            if not self.entries:
+                return 0
+            self._weigh(self._cursor.table(f"SELECT * FROM {self.table} LIMIT {_SAMPLE_ROWS}"))
+        assert self._width_bytes is not None
+        return int(self.entries * self._width_bytes)
 
     def take(self, changes: pa.Table) -> None:
-        """Feed these changes and keep them."""
-        self.feed.table = with_diff(changes)
+        """Feed these rows and keep them."""
+        self.feed.table = changes if self.append_only else with_diff(changes)
         self.add()
 
     def add(self) -> None:
-        """Keep the changes that are fed."""
+        """Keep the rows that are fed."""
+        changes = self.feed.table
+        if not changes.num_rows:
+            return
+        self._weigh(changes)
+        entries = self.entries + changes.num_rows
+        if not self.append_only:
+            self._sum += int(changes.column(DIFF).to_numpy().sum())
+            if entries > 2 * max(self._sum, 0) + SLACK_ROWS and self._entries:
+                self._compact()
+                entries = self.entries + changes.num_rows
         self._add()
+        self._entries = entries
 
-    def restricted(self, keys: Sequence[str], touched: Feed | None) -> str:
-        """SQL of the rows whose key was touched, each as often as it is there; all rows without a feed of keys."""
-        listed = ", ".join(f"s.{quoted(column)}" for column in self.columns)
+    def rolled_back(self) -> None:
+        """The table is as it was before the epoch."""
+        self._entries = None
+
+    def _count(self) -> None:
+        total = "0" if self.append_only else f"CAST(coalesce(sum({COUNT}), 0) AS BIGINT)"
+        ((self._entries, self._sum),) = self._cursor.rows(f"SELECT count(*), {total} FROM {self.table}")
+
+    def _weigh(self, rows: pa.Table) -> None:
+        self._width_bytes = rows.nbytes / rows.num_rows
+
+    def _compact(self) -> None:
+        """Write what the entries add up to, and remove them. Entries that were added later have larger row numbers."""
+        ((last,),) = self._cursor.rows(f"SELECT max(rowid) FROM {self.table}")
+        listed = ", ".join(quoted(column) for column in self.columns)
+        self._cursor.rows(
+            f"INSERT INTO {self.table} SELECT {listed}, CAST(sum({COUNT}) AS BIGINT) FROM {self.table} "
+            f"GROUP BY {listed} HAVING sum({COUNT}) <> 0"
+        )
+        self._cursor.rows(f"DELETE FROM {self.table} WHERE rowid <= {last:d}")
+        ((self._entries,),) = self._cursor.rows(f"SELECT count(*) FROM {self.table}")
+
+    def entries_of(self, keys: Sequence[str], touched: Feed | None) -> str:
+        """SQL of the entries (aliased `s`) whose key was touched; of all without a feed of keys."""
         source = f"{self.table} AS s"
         if touched is not None:
             same = " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM k.k{at}" for at, key in enumerate(keys))
             source += f" SEMI JOIN {touched.name} AS k ON {same}"
-        if self._append_only:
+        return source
+
+    def restricted(self, keys: Sequence[str], touched: Feed | None) -> str:
+        """SQL of the rows whose key was touched, each as often as it is there; all rows without a feed of keys."""
+        listed = ", ".join(f"s.{quoted(column)}" for column in self.columns)
+        source = self.entries_of(keys, touched)
+        if self.append_only:
             return f"SELECT {listed} FROM {source}"
         names = ", ".join(quoted(column) for column in self.columns)
         return (
             f"SELECT {names} FROM (SELECT {names}, unnest(range({COUNT})) FROM (SELECT {listed}, "
             f"CAST(sum(s.{COUNT}) AS BIGINT) AS {COUNT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0))"
         )
+
+
+class Rows(Log):
+    """The rows of one input of a step."""
+
+    def __init__(self, store: Store, name: str, below: Step) -> None:
+        super().__init__(store, name, below.schema, below.append_only)

@@ -53,5 +53,6 @@ class Aggregate(Unary):
         if self.sets is not None:
             return Recompute("grouping sets")
         if all(isinstance(tree, exp.Column) for _, tree in self.keys):
-            return Keyed((tuple(tree.name for _, tree in self.keys),))
+            by = tuple(tree.name for _, tree in self.keys)
+            return Keyed((by,), shown_by=tuple(name for name, _ in self.keys))
         return Recompute("a key that is an expression")

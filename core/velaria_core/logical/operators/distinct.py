@@ -46,5 +46,6 @@ class Distinct(Unary):
         if not self.on:
             return Keyed((self.columns,))
         if all(isinstance(key, exp.Column) for key in self.on):
-            return Keyed((tuple(name for key in self.on for name in columns_of(key)),))
+            by = tuple(name for key in self.on for name in columns_of(key))
+            return Keyed((by,), shown_by=by)
         return Recompute("DISTINCT ON an expression")

@@ -79,7 +79,9 @@ class Join(Node):
         pairs = self.equalities()
         if not pairs:
             return Recompute(f"{self.kind} join without an equality")
-        return Keyed((tuple(left for left, _ in pairs), tuple(right for _, right in pairs)))
+        by = (tuple(left for left, _ in pairs), tuple(right for _, right in pairs))
+        # Of rows that are equally near an as-of join takes any.
+        return Keyed(by, shown_by=by[0] if self.kind in (JoinKind.ASOF, JoinKind.ASOF_LEFT) else None)
 
     def equalities(self) -> list[tuple[str, str]]:
         """(left column, right column) of each `left = right` that the condition demands."""

@@ -50,7 +50,7 @@ class Pivot(Unary):
         return rows.aggregated([(name, reference(name)) for name in self.group], self._cells())
 
     def stream(self) -> Incremental:
-        return Keyed((self.group,))
+        return Keyed((self.group,), shown_by=self.group)
 
 
 def _where(metric: exp.Expr, condition: exp.Expr) -> exp.Filter:

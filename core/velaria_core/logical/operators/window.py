@@ -41,4 +41,5 @@ class Window(Unary):
                 shared = keys if shared is None else shared & keys
         if not shared:
             return Recompute("a window function without a common partition")
-        return Keyed((tuple(name for name in self.input.columns if name in shared),))
+        by = tuple(name for name in self.input.columns if name in shared)
+        return Keyed((by,), shown_by=by)
