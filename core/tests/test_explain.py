@@ -115,6 +115,15 @@ QUERIES = {
     "event_time": "SELECT w, count(*) AS n FROM orders WINDOW BY ts EVERY 3600000 AS w GROUP BY w",
 }
 
+
+def counted(rows: pa.Table) -> pa.Table:
+    """A function of the user: how many rows."""
+    return pa.table({"n": [rows.num_rows]})
+
+
+counted.__module__ = "report"  # as it would be called from a file of that name
+
+
 Frames = Callable[[DataflowSession], DataFrame]
 FRAMES: dict[str, Frames] = {
     "frame_row_wise": lambda s: (
@@ -125,6 +134,9 @@ FRAMES: dict[str, Frames] = {
         .explode("tags", "tag", outer=True)
         .filter(col("tag") != "b")
         .limit(5, offset=2)
+    ),
+    "frame_apply_in_batches": lambda s: (
+        s.table("orders").group_by("city").apply_in_batches(counted, pa.schema([("n", pa.int64())]), order_by="ts")
     ),
     "frame_pivot": lambda s: s.table("orders").group_by("customer").pivot("city", ["Rome", "Oslo"], fn.sum("amount")),
     "frame_unpivot": lambda s: s.table("customers").select("id").with_column("b", lit(2)).unpivot(["id", "b"]),

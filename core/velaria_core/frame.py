@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from velaria_core.logical.extract import Extracted, aggregate_call, has, window_
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import (
     Aggregate,
+    ApplyInBatches,
     Distinct,
     Drop,
     Except,
@@ -49,6 +50,7 @@ from velaria_core.logical.operators import (
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
 from velaria_core.logical.sql.origin import pointing_into
+from velaria_core.types import engine_schema
 
 if TYPE_CHECKING:
     from velaria_core.session import DataflowSession
@@ -457,6 +459,59 @@ class GroupedFrame(Generic[F]):
 
     def avg(self, column: str, output: str = "avg") -> F:
         return self.agg(fn.avg(column).alias(output))
+
+    def apply_in_batches(
+        self,
+        function: Callable[..., Any],
+        output_schema: pa.Schema,
+        state_schema: pa.Schema | None = None,
+        *,
+        order_by: str | Sequence[str] = (),
+        expires: str | None = None,
+    ) -> F:
+        """The rows that `function` gives for those of each key: `function(rows, state) -> (output, state)`.
+
+        It is called once an epoch, for all keys that have new rows at once, with Arrow tables:
+
+        - `rows`: the new rows, all columns, a key's rows together, sorted by `order_by`, then as they arrived;
+        - `state`: for each of these keys that has one, its row of state: the keys, then `state_schema`.
+
+        It returns the rows that come out, and the state rows of these keys, which take the place of those it was
+        given: a key without one is forgotten. States are part of the checkpoint: an epoch that fails takes them back,
+        and a restart finds them. Without `state_schema` it is `function(rows) -> output`. In batch it is called once,
+        with all rows. The answer is the same where it does not matter how a key's rows are cut into calls.
+
+        Where the input's rows also go (an aggregate, a changelog), the touched keys are computed anew from all
+        their rows, with no state before, and what changed goes on.
+
+        Args:
+            output_schema: columns of the output, of which nothing that came out is taken back.
+            order_by: columns that sort a key's rows in one call.
+            expires: a timestamp column of `state_schema`. Once the watermark has come to it the key is called even
+                without rows. A function that has a parameter `watermark` is told it: a datetime in UTC, None before the
+                first, `datetime.max` at the end and in batch.
+
+        Raises:
+            InputError[frame.apply]: a key that is computed, or columns that clash.
+            DataError[function.failed, function.result, function.schema, function.state]: as it runs. Nothing of the
+                epoch is kept.
+        """
+        frame = self._frame
+        keys = [frame._resolve(key) for key in self._keys]
+        if not keys or not all(isinstance(key, exp.Column) for key in keys):
+            raise InputError("frame.apply", "apply_in_batches groups by columns", hint="add it with with_column first")
+        names = tuple(key.name for key in keys)
+        stated = [] if state_schema is None else list(state_schema.names)
+        for columns in (output_schema.names, [*names, *stated]):
+            _require_distinct(columns)
+        if expires is not None and (
+            expires not in stated or not pa.types.is_timestamp(pa.schema(state_schema).field(expires).type)
+        ):
+            raise InputError("frame.apply", f'expires="{expires}" is no timestamp of state_schema')
+        order = tuple(frame._name(name) for name in _names(order_by))
+        state = None if state_schema is None else engine_schema(state_schema)
+        output = engine_schema(output_schema)
+        return frame._with(ApplyInBatches(frame.node, names, function, output, state, order, expires))
 
     def pivot(self, on: str, values: Sequence[object], *metrics: Column) -> F:
         """One column for each value of `on`: `group_by("k").pivot("m", [1, 2], fn.sum("x"))`."""

@@ -6,6 +6,7 @@ how to draw each; the tests hold it against `operators.ALL`, so that no operator
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -416,9 +417,32 @@ def _scan(_draw: Draw, _made: Made, other: Other) -> Made:
     return other()
 
 
+_PAIR = pa.schema([("k", pa.string()), ("n", pa.int64())])
+
+
+def pairs(rows: pa.Table, state: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A row for every two rows of a key; the state is a row that is left. So it does not matter how they are cut."""
+    seen = Counter(rows.column("k").to_pylist()) + Counter(dict.fromkeys(state.column("k").to_pylist(), 1))
+    made = [(key, number) for key, rows_ in seen.items() for number in [2] * (rows_ // 2)]
+    left = [(key, 1) for key, rows_ in seen.items() if rows_ % 2]
+    return _pairs(made), _pairs(left)
+
+
+def _pairs(rows: Sequence[tuple[str | None, int]]) -> pa.Table:
+    return pa.table([[key for key, _ in rows], [number for _, number in rows]], schema=_PAIR)
+
+
+def _apply_in_batches(draw: Draw, made: Made, _other: Other) -> Made:
+    key = col(draw(st.sampled_from(list(made.kinds)))).cast("string")
+    node = op.Project(made.node, (("k", key.tree),))
+    applied = op.ApplyInBatches(node, ("k",), pairs, _PAIR, pa.schema([_PAIR.field("n")]))
+    return Made(applied, {"k": Kind.TEXT, "n": Kind.INT})
+
+
 Step = Callable[[Draw, Made, Other], Made]
 STEPS: dict[type[Node], Step] = {
     op.Aggregate: _aggregate,
+    op.ApplyInBatches: _apply_in_batches,
     op.Distinct: _distinct,
     op.Drop: _drop,
     op.Except: _except,

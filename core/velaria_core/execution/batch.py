@@ -42,14 +42,11 @@ def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
     The reader holds a connection of its own until it is read to its end or dropped.
     """
     lowered = lower(root)
-    held = ExitStack()
-    cursor = held.enter_context(engine.cursor(lowered.feeds, lowered.files))
-    try:
+    with ExitStack() as opening:
+        cursor = opening.enter_context(engine.cursor(lowered.feeds, lowered.files))
         with progress_bar(cursor):
             inner = cursor.reader(lowered.sql, READER_ROWS)
-    except BaseException:
-        held.close()
-        raise
+        held = opening.pop_all()
 
     def batches() -> Iterator[pa.RecordBatch]:
         with held:

@@ -126,10 +126,19 @@ class Engine:
         `files` are Parquet files that it will read, and no others: their footers are kept for the next query.
         """
         cursor = self._take()
+        bound = {
+            name: _Read(data, self) if isinstance(data, Computed) else data for name, data in (feeds or {}).items()
+        }
         try:
             cursor.keep_footers(self._footers.may_be_kept(files))
-            cursor.bind(feeds or {})
+            cursor.bind(bound)
             yield cursor
+        except VelariaError:
+            # Through the engine comes only the text of what Python raised while it computed rows.
+            for data in bound.values():
+                if isinstance(data, _Read) and data.error is not None:
+                    raise data.error  # noqa: B904 -- the error of the engine is the consequence
+            raise
         finally:
             self._give_back(cursor)
 
@@ -175,6 +184,42 @@ class Engine:
         for cursor in idle:
             cursor.close()
         self._root.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Arrow data that Python computes, with the engine's help, when a query first reads it; none where none does.
+
+    Attributes:
+        schema: its columns.
+        rows: called on a thread of the engine; whatever it raises, the query raises.
+    """
+
+    schema: pa.Schema
+    rows: Callable[[Engine], pa.Table]
+
+
+class _Read:
+    """Computed data while a cursor is held: computed once, however often the query reads it."""
+
+    def __init__(self, data: Computed, engine: Engine) -> None:
+        self._data, self._engine = data, engine
+        self._lock = threading.Lock()
+        self._table: pa.Table | None = None
+        self.error: Exception | None = None
+
+    def __arrow_c_schema__(self) -> object:
+        return self._data.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        with self._lock:
+            if self._table is None:
+                try:
+                    self._table = self._data.rows(self._engine)
+                except Exception as error:
+                    self.error = error
+                    raise
+        return self._table.__arrow_c_stream__(requested_schema)
 
 
 class Cursor:

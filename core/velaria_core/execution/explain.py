@@ -29,7 +29,7 @@ from velaria_core.execution.show import escaped
 from velaria_core.execution.strategy import GROUPINGS, GroupingNode, Machine, decided
 from velaria_core.logical.explain import SOURCE, facts, groups_inside, nearest_grouping, reason, sorted_by, steps
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Scan
+from velaria_core.logical.operators import ApplyInBatches, Scan
 
 # Each estimate costs the planning of a query (0.5 to 2 ms) that is as deep as the node stands. In a larger plan only
 # the nodes that need one for more than the number of rows are planned by themselves.
@@ -171,8 +171,9 @@ def explain_batch(
         Nodes root first; a node's id is the number of its logical step. About 1 ms a node.
     """
     nodes = steps(root)
+    computed = any(isinstance(node, ApplyInBatches) for node in nodes)
     tables = all(isinstance(node.relation.feed, pa.Table | None) for node in nodes if isinstance(node, Scan))
-    counted = _COUNTED | {_ARROW} if tables else _COUNTED
+    counted = _COUNTED | {_ARROW} if tables and not computed else _COUNTED
     with batch.running(engine, root) as (cursor, lowered):
         whole = _planned(cursor, lowered.sql, counted)
         alone = _planned_alone(cursor, nodes, whole, counted)
@@ -227,13 +228,13 @@ def _measured(cursor: Cursor, sql: str, counted: Set[str]) -> Measured:
     return Measured(rows, time_ms, EnginePlan.read(root, counted))
 
 
-def _machine(cursor: Cursor) -> Machine:
 def machine(engine: Engine) -> Machine:
     """What the engine says of itself."""
     with engine.cursor() as cursor:
         return _machine(cursor)
 
 
+def _machine(cursor: Cursor) -> Machine:
     ((version, threads, bits),) = cursor.rows(
         "SELECT version(), current_setting('threads'), current_setting('perfect_ht_threshold')"
     )

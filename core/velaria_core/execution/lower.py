@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
+from velaria_core.execution.applied import computed
 from velaria_core.execution.duck import Engine
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Scan
+from velaria_core.logical.operators import ApplyInBatches, Scan
 from velaria_core.logical.query import Query
 from velaria_core.types import quoted
 
@@ -60,13 +61,17 @@ def _lowered(root: Node) -> Lowered:
                 feeds[node.relation.sql.strip('"')] = node.relation.feed
             if node.relation.files:
                 parquet[node.relation.sql] = node.relation.files
+        elif isinstance(node, ApplyInBatches):
+            feeds[node.feed_name] = computed(node)
     shared: dict[int, Query] = {}
     texts: list[str] = []
 
     def query(node: Node) -> Query:
         if (known := shared.get(id(node))) is not None:
             return known
-        made = node.batch(*(query(child) for child in node.inputs))
+        # What Python computes runs its own queries over its input.
+        below = () if isinstance(node, ApplyInBatches) else node.inputs
+        made = node.batch(*(query(child) for child in below))
         if uses[id(node)] > 1 and not isinstance(node, Scan):
             name = quoted(f"shared_{len(texts) + 1}")
             texts.append(f"{name} AS ({made.sql()})")

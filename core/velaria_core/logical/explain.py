@@ -17,6 +17,7 @@ from velaria_core.logical.incremental import Recompute
 from velaria_core.logical.node import Node, listed
 from velaria_core.logical.operators import (
     Aggregate,
+    ApplyInBatches,
     Distinct,
     Drop,
     Except,
@@ -41,6 +42,7 @@ from velaria_core.logical.operators import (
     WindowAssign,
     WithColumn,
 )
+from velaria_core.logical.operators.apply_in_batches import function_name
 from velaria_core.logical.operators.opaque import marker
 
 Details = dict[str, str]
@@ -134,13 +136,13 @@ class Grouped:
     columns: tuple[str | None, ...]
 
 
-def nearest_grouping(nodes: Sequence[Node]) -> Grouped | None:
-    """The grouping nearest the result, among the steps of a plan."""
 def has_windows(nodes: Iterable[Node]) -> bool:
     """Whether a plan puts rows into windows, of time or of rows."""
     return any(isinstance(node, WINDOWS) for node in nodes)
 
 
+def nearest_grouping(nodes: Sequence[Node]) -> Grouped | None:
+    """The grouping nearest the result, among the steps of a plan."""
     for node in reversed(nodes):
         if isinstance(node, Aggregate):
             return Grouped(node, tuple(name for name, _ in node.keys), _plain(tree for _, tree in node.keys))
@@ -202,6 +204,17 @@ def _aggregate(node: Aggregate) -> Details:
         "keys": _bracketed(node.keys),
         "metrics": _bracketed(node.metrics),
         **({"sets": _bracketed(sets)} if sets else {}),
+    }
+
+
+def _apply_in_batches(node: ApplyInBatches) -> Details:
+    return {
+        "function": function_name(node.function),
+        "keys": _bracketed(node.keys),
+        "output": _bracketed(node.output.names),
+        **({"state": _bracketed(node.state.names)} if node.state is not None else {}),
+        **({"order": _bracketed(node.order)} if node.order else {}),
+        **({"expires": node.expires} if node.expires is not None else {}),
     }
 
 
@@ -282,8 +295,13 @@ def _flag(value: bool) -> str:
 _ROW_WISE: Final = "works row by row, in the pipeline of its input"
 _ROW_IN_BOTH: Final = "whether a row stays depends on all rows of both inputs"
 
+WINDOWS: Final = (Window, WindowAssign)
+
 FACTS: Final[Mapping[type[Node], Facts]] = {
     Aggregate: Facts("Aggregate", True, "a group is complete when the last row is in", _aggregate),
+    ApplyInBatches: Facts(
+        "PythonFunction", True, "a function of the program is called with the rows", _apply_in_batches
+    ),
     Distinct: Facts("Distinct", True, "the rows are grouped by all their keys", _distinct),
     Drop: Facts(FUSED, False, _ROW_WISE, lambda node: {"dropped": _bracketed(node.dropped)}),
     Except: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
@@ -295,8 +313,6 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),
     Project: Facts(FUSED, False, _ROW_WISE, lambda node: {"columns": _bracketed(node.named)}),
-WINDOWS: Final = (Window, WindowAssign)
-
     Rename: Facts(
         FUSED, False, _ROW_WISE, lambda node: {"renamed": _bracketed(f"{old} AS {new}" for old, new in node.names)}
     ),

@@ -74,6 +74,14 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Applied(Keyed):
+    """Python code meets the rows that came for the touched keys and what it kept for these keys."""
+
+    def state(self) -> str:
+        return f"what the function keeps by {', '.join(self.by[0])}"
+
+
+@dataclass(frozen=True, slots=True)
 class Recompute:
     """The whole result is computed anew and its difference emitted; state is the whole input.
 

@@ -17,10 +17,11 @@ from typing import Any, Final
 import pyarrow as pa
 from sqlglot import exp, serde
 
-from velaria_core.errors import StateError
+from velaria_core.errors import InputError, StateError
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ALL, JoinKind
+from velaria_core.logical.operators.apply_in_batches import function_name
 from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1
@@ -29,8 +30,12 @@ _ENUMS: Final[Mapping[str, type[Enum]]] = {"JoinKind": JoinKind, "Late": Late, "
 
 
 def dumps(root: Node) -> str:
-    """A plan as JSON text. Arrow data that the plan scans is written whole, so mind its size."""
-    return json.dumps(_document(root, _relation_with_data), separators=(",", ":"))
+    """A plan as JSON text. Arrow data that the plan scans is written whole, so mind its size.
+
+    Raises:
+        InputError[plan.function]: the plan calls a function of the program.
+    """
+    return json.dumps(_document(root, _relation_with_data, _no_function), separators=(",", ":"))
 
 
 def loads(text: str) -> Node:
@@ -57,12 +62,15 @@ def loads(text: str) -> Node:
 
 
 def fingerprint(root: Node) -> str:
-    """A hash of what the plan means: operators, expressions, and its sources by label and schema, not their rows."""
-    document = _document(root, lambda relation: {"label": relation.label, "schema": str(relation.schema)})
+    """A hash of what the plan means: operators, expressions, its sources by label and schema, not their rows, and its
+    functions by name, not their code."""
+    document = _document(root, lambda one: {"label": one.label, "schema": str(one.schema)}, function_name)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _document(root: Node, relation: Callable[[Relation], dict[str, Any]]) -> dict[str, Any]:
+def _document(
+    root: Node, relation: Callable[[Relation], dict[str, Any]], function: Callable[[Callable[..., Any]], str]
+) -> dict[str, Any]:
     nodes: list[dict[str, Any]] = []
     numbers: dict[int, int] = {}
 
@@ -80,7 +88,7 @@ def _document(root: Node, relation: Callable[[Relation], dict[str, Any]]) -> dic
                 return {"enum": [type(value).__name__, value.value]}
             case tuple():
                 return [dump(item) for item in value]
-        return value
+        return function(value) if callable(value) else value
 
     def write(node: Node) -> int:
         if id(node) not in numbers:
@@ -91,6 +99,14 @@ def _document(root: Node, relation: Callable[[Relation], dict[str, Any]]) -> dic
 
     write(root)
     return {"version": VERSION, "nodes": nodes}
+
+
+def _no_function(function: Callable[..., Any]) -> str:
+    raise InputError(
+        "plan.function",
+        f"the plan calls {function_name(function)}, which another process may not have",
+        hint="build the plan there",
+    )
 
 
 def _relation_with_data(relation: Relation) -> dict[str, Any]:

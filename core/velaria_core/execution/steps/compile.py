@@ -13,6 +13,7 @@ from itertools import count
 
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.state import Store
+from velaria_core.execution.steps.applied import AppliedStep, ReappliedStep
 from velaria_core.execution.steps.base import Step
 from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.dataflow import Dataflow
@@ -20,9 +21,9 @@ from velaria_core.execution.steps.keyed import KeyedStep
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.logical.event_time import Times
-from velaria_core.logical.incremental import Bilinear, Keyed, Linear
+from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Join, Scan
+from velaria_core.logical.operators import ApplyInBatches, Join, Scan
 
 
 def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int, bool]) -> Dataflow:
@@ -78,6 +79,10 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
             case Bilinear():
                 assert isinstance(node, Join)
                 return BilinearStep(store, name, node, [built(child) for child in node.inputs])
+            case Applied():
+                assert isinstance(node, ApplyInBatches)
+                below = built(node.input)
+                return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
             case Keyed(by):
                 return KeyedStep(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
             case _:

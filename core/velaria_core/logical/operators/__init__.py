@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.aggregate import Aggregate
+from velaria_core.logical.operators.apply_in_batches import ApplyInBatches
 from velaria_core.logical.operators.distinct import Distinct
 from velaria_core.logical.operators.drop import Drop
 from velaria_core.logical.operators.except_ import Except
@@ -30,6 +31,7 @@ from velaria_core.logical.operators.with_column import WithColumn
 
 ALL: tuple[type[Node], ...] = (
     Aggregate,
+    ApplyInBatches,
     Distinct,
     Drop,
     Except,
@@ -58,6 +60,7 @@ ALL: tuple[type[Node], ...] = (
 __all__ = [
     "ALL",
     "Aggregate",
+    "ApplyInBatches",
     "Distinct",
     "Drop",
     "Except",
