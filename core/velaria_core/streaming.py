@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Unpack
 
 from velaria_core.contract import abi
-from velaria_core.contract.modes import DeliveryMode, OutputMode, Trigger
-from velaria_core.errors import InputError, did_you_mean
-from velaria_core.execution.options import StreamOptions
+from velaria_core.errors import InputError
+from velaria_core.execution.options import StreamKeywords, stream_options
 from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.frame import Frame
 from velaria_core.logical.explain import tree
@@ -35,12 +34,7 @@ class StreamingDataFrame(Frame):
     def write_stream(
         self,
         sink: abi.Sink,
-        *,
-        trigger: Trigger | None = None,
-        checkpoint_path: str | None = None,
-        output_mode: str | None = None,
-        delivery_mode: str = "exactly-once",
-        epoch_rows_max: int = 65_536,
+        **options: Unpack[StreamKeywords],
     ) -> StreamingQuery:
         """A query that runs this plan into `sink`; `start()` it, or `process_available()` on this thread.
 
@@ -51,19 +45,18 @@ class StreamingDataFrame(Frame):
                 that never change). By default the frame's own.
             delivery_mode: "exactly-once", "at-least-once" or "best-effort"; `query.delivery` says what holds.
             epoch_rows_max: rows after which an epoch is full.
+            checkpoint_interval: how many epochs share one durable commit at most.
+            retries, backoff_ms: how often to start again after an error that may pass, and how long to wait first.
+            dead_letter: sink for batches that fail with a DataError; late_sink: for rows that come too late.
+            options: the others of `execution.options.StreamOptions`.
 
         Raises:
             InputError[stream.output_mode]: the sink does not take what the query gives.
+            InputError[stream.option, stream.mode, option.value]: there is no such option, or not such a value.
             StateError[checkpoint.other_query, checkpoint.version, database.locked].
         """
-        options = StreamOptions(
-            trigger=trigger if trigger is not None else Trigger.processing_time(0),
-            checkpoint_path=checkpoint_path,
-            output_mode=_member(OutputMode, output_mode or self.output_mode),
-            delivery_mode=_member(DeliveryMode, delivery_mode),
-            epoch_rows_max=epoch_rows_max,
-        )
-        return StreamingQuery(self._session._engine, for_stream(self.node), sink, options)
+        chosen = stream_options(options, self.output_mode)
+        return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen)
 
     def batch(self) -> DataFrame:
         """The same plan over rows that are there; refused while it reads a stream."""
@@ -80,14 +73,3 @@ class StreamingDataFrame(Frame):
     def __repr__(self) -> str:
         names = ", ".join(f"{field.name}: {field.type}" for field in self.schema)
         return f"StreamingDataFrame[{names}]"
-
-
-Mode = TypeVar("Mode", OutputMode, DeliveryMode)
-
-
-def _member(kind: type[Mode], text: str) -> Mode:
-    try:
-        return kind(text)
-    except ValueError:
-        hint = did_you_mean(text, [str(member) for member in kind], "modes")
-        raise InputError("stream.mode", f'no mode "{text}"', hint=hint) from None

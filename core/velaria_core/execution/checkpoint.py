@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -60,18 +60,14 @@ class EpochRecord:
         offsets: by source, the token to go on after.
         staged: the output of the epochs that became durable with it, in order.
         batches: batches processed so far.
-        ended: every source has ended, and event time with them.
+        times: event time, as `Dataflow.snapshot` tells it; empty before the first epoch.
     """
 
     epoch: int = 0
     offsets: Mapping[str, str] = field(default_factory=dict)
     staged: tuple[Staged, ...] = ()
     batches: int = 0
-    ended: bool = False
-
-    def with_staged(self, staged: tuple[Staged, ...]) -> EpochRecord:
-        """The same point, with its output."""
-        return replace(self, staged=staged)
+    times: str = ""
 
 
 class Ledger:
@@ -83,7 +79,7 @@ class Ledger:
         self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_query (version BIGINT, fingerprint VARCHAR)")
         self._cursor.rows(
             "CREATE TABLE IF NOT EXISTS velaria_epochs "
-            "(epoch BIGINT, offsets VARCHAR, staged VARCHAR, batches BIGINT, ended BOOLEAN)"
+            "(epoch BIGINT, offsets VARCHAR, staged VARCHAR, batches BIGINT, times VARCHAR)"
         )
         known = self._cursor.rows("SELECT version, fingerprint FROM velaria_query")
         if not known:
@@ -104,13 +100,13 @@ class Ledger:
     def last(self) -> EpochRecord:
         """The last durable point."""
         found = self._cursor.rows(
-            "SELECT epoch, offsets, staged, batches, ended FROM velaria_epochs ORDER BY epoch DESC LIMIT 1"
+            "SELECT epoch, offsets, staged, batches, times FROM velaria_epochs ORDER BY epoch DESC LIMIT 1"
         )
         if not found:
             return EpochRecord()
-        epoch, offsets, staged, batches, ended = found[0]
+        epoch, offsets, staged, batches, times = found[0]
         return EpochRecord(
-            epoch, json.loads(offsets), tuple(Staged(*one) for one in json.loads(staged)), batches, ended
+            epoch, json.loads(offsets), tuple(Staged(*one) for one in json.loads(staged)), batches, times
         )
 
     def record(self, record: EpochRecord) -> None:
@@ -120,7 +116,7 @@ class Ledger:
             json.dumps(dict(record.offsets)),
             json.dumps([[one.epoch, one.sink, one.ref] for one in record.staged]),
             record.batches,
-            record.ended,
+            record.times,
         ]
         self._cursor.rows("INSERT INTO velaria_epochs VALUES ($1, $2, $3, $4, $5)", values)
         self._written += 1

@@ -7,10 +7,10 @@ after the last row of its batch, so what is read of a batch becomes durable with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
@@ -28,10 +28,10 @@ from velaria_core.execution.pulling import Input, Intake, Load, Pulled
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Moment
 from velaria_core.execution.writing import Writer
-from velaria_core.logical.event_time import END
 from velaria_core.types import duckdb_type, quoted
 
 OUTPUT: Final = "output"
+LATE: Final = "late"
 DEAD_LETTERS: Final = "dead_letter"
 _ZERO = constant(0, 1)[0]
 At = Callable[[Protocol], None]
@@ -48,8 +48,12 @@ class _Done:
     epoch: int
     load: Load
     batches: int
-    rows_out: int
+    rows_out: int = 0
     sink_ms: float = 0.0
+    watermark_us: int | None = None
+    late_rows: int = 0
+    late_dropped_rows: int = 0
+    ahead_rows: int = 0
 
 
 @dataclass(slots=True)
@@ -106,6 +110,8 @@ class Epochs:
         self._unpublished: _Group | None = None
         self.writer = Writer(threaded=False)
         self.last = ledger.last() if ledger is not None else EpochRecord()
+        if self.last.times:
+            flow.restore(self.last.times)
 
     @property
     def open(self) -> int:
@@ -123,10 +129,13 @@ class Epochs:
         return (self._group.record if self._group is not None else self.last).batches
 
     @property
-    def waits_for_end(self) -> bool:
-        """Whether an epoch without rows is due when the sources have ended: event time has not."""
-        record = self._group.record if self._group is not None else self.last
-        return not record.ended and any(step.times for step in self._flow.steps)
+    def has_times(self) -> bool:
+        """Whether time may close something while no rows come."""
+        return any(step.times for step in self._flow.steps)
+
+    def due(self, ended: Collection[str]) -> bool:
+        """Whether an epoch without rows would do something: it is the first, or event time moves on without rows."""
+        return self.fresh or self._flow.due(self._clock.now_ms(), self._relations(ended))
 
     # --- the life of a group --------------------------------------------------------------------------------
 
@@ -148,20 +157,19 @@ class Epochs:
         group = self._group
         assert group is not None
         epoch = group.record.epoch + 1
-        done = _Done(epoch, load, len(load.batches) if whole else 0, 0)
+        done = _Done(epoch, load, len(load.batches) if whole else 0)
         try:
             self._at(Protocol.PULL)
             given = self._given(load) if letters is None else {}
-            self._at(Protocol.WATERMARK)
-            moment = Moment(
-                first=epoch == 1, watermark_us=END if load.last and whole else None, now_ms=self._clock.now_ms()
-            )
             self._at(Protocol.CHAIN)
-            changes = self._output.of(self._flow.epoch(given, moment))
+            moment = Moment(first=epoch == 1, now_ms=self._clock.now_ms())
+            changes = self._output.of(self._flow.epoch(given, moment, self._relations(load.ended if whole else ())))
             self._at(Protocol.STAGE)
             if changes is not None:
                 done.rows_out = changes.num_rows
                 self._stage(group, done, OUTPUT, changes)
+            if LATE in self._sinks and (late := self._flow.late) is not None:
+                self._stage(group, done, LATE, to_sink(late))
             if letters is not None:
                 self._stage(group, done, DEAD_LETTERS, letters)
         except BaseException:
@@ -170,13 +178,13 @@ class Epochs:
         group.epochs.append(done)
         if whole:
             group.acknowledged |= {name: batch.offset for name, batch in load.batches}
+        done.watermark_us = self._flow.watermark_us
+        done.late_rows, done.late_dropped_rows = self._flow.late_rows, self._flow.late_dropped_rows
+        done.ahead_rows = self._flow.ahead_rows
+        tokens = {name: offset.token for name, offset in group.acknowledged.items()}
         before = group.record
-        group.record = EpochRecord(
-            epoch,
-            {**before.offsets, **{name: offset.token for name, offset in group.acknowledged.items()}},
-            (),
-            before.batches + done.batches,
-            before.ended or (load.last and whole),
+        group.record = replace(
+            before, epoch=epoch, offsets={**before.offsets, **tokens}, batches=before.batches + done.batches
         )
         return done.rows_out
 
@@ -193,11 +201,12 @@ class Epochs:
         try:
             if not self._overlapping:
                 staged = (Staged(done.epoch, sink, ref.result()) for done, sink, ref in group.staged)
-                group.record = group.record.with_staged(tuple(staged))
+                group.record = replace(group.record, staged=tuple(staged))
             waited_ms = self._clock.ticks_ms()
             self._intake.checkpoint(self._marker)
             self._at(Protocol.RECORD)
             if self._ledger is not None:
+                group.record = replace(group.record, times=self._flow.snapshot())
                 self._ledger.record(group.record)
             self._at(Protocol.COMMIT)
         except BaseException:
@@ -250,7 +259,10 @@ class Epochs:
     def _begin(self) -> None:
         self._at(Protocol.BEGIN)
         self._cursor.rows("BEGIN TRANSACTION")
-        self._group = _Group(self.last)
+        self._group = _Group(replace(self.last, staged=()))
+
+    def _relations(self, inputs: Collection[str]) -> list[int]:
+        return [id(self._inputs[name].relation) for name in inputs]
 
     def _given(self, load: Load) -> dict[int, pa.Table]:
         """The rows of a load by the identity of their relation."""
@@ -304,7 +316,12 @@ class Epochs:
             state_ms=group.state_ms / len(group.epochs),
             finished_ms=group.finished_ms,
             offsets=group.record.offsets,
-            watermark_us=END if group.record.ended else None,
+            watermark_us=done.watermark_us,
+            late_rows=done.late_rows,
+            late_dropped_rows=done.late_dropped_rows,
+            ahead_rows=done.ahead_rows,
+            state_rows=self._flow.state_rows,
+            state_bytes=self._flow.state_bytes,
         )
 
 
@@ -315,7 +332,7 @@ def slices(load: Load, rows_max: int | None) -> Iterator[tuple[Load, bool]]:
         return
     ((name, batch),) = load.batches
     for row in range(0, load.rows, rows_max):
-        part = Load(pulled_ms=load.pulled_ms, last=load.last)
+        part = Load(pulled_ms=load.pulled_ms, ended=load.ended)
         part.add(Pulled(name, abi.Batch(batch.table.slice(row, rows_max), batch.offset)))
         yield part, row + rows_max >= load.rows
 
@@ -343,6 +360,12 @@ def conformed(stream: Input, table: pa.Table) -> pa.Table:
 
 def _told(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in columns) or "none"
+
+
+def to_sink(changes: pa.Table) -> pa.Table:
+    """Changes under the contract's name for their sign."""
+    names = changes.schema.names
+    return changes.rename_columns([*names[:-1], abi.DIFF]) if names[-1] == DIFF else changes
 
 
 class Output:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypedDict, TypeVar
 
 from velaria_core.contract import abi
 from velaria_core.contract.modes import DeliveryMode, ExecutionMode, OutputMode, Trigger, TriggerKind
-from velaria_core.errors import InputError
+from velaria_core.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,7 @@ class StreamOptions:
         max_inflight_partitions: parts of batches that workers hold at once; 0: one each.
         shared_memory_transport, shared_memory_min_payload_bytes: for workers that are processes. There are none, so
             nothing crosses between processes; the names are kept.
+        late_sink: sink for rows that come too late, where the watermark says that they go to one (`late="side"`).
         dead_letter: sink for batches that make an epoch fail with a DataError; None fails the query.
     """
 
@@ -48,6 +52,7 @@ class StreamOptions:
     idle_wait_ms: int = 100
     retries: int = 0
     backoff_ms: int = 200
+    late_sink: abi.Sink | None = None
     dead_letter: abi.Sink | None = None
     execution_mode: ExecutionMode = ExecutionMode.SINGLE_PROCESS
     local_workers: int = 1
@@ -78,3 +83,78 @@ _LEAST = {
     "retries": 0,
     "backoff_ms": 0,
 }
+
+
+class StreamKeywords(TypedDict, total=False):
+    """`StreamOptions` as keywords: modes as their texts, and `trigger_interval_ms` for a processing-time trigger."""
+
+    trigger: Trigger | None
+    trigger_interval_ms: int
+    checkpoint_path: str | None
+    output_mode: str | None
+    delivery_mode: str
+    checkpoint_delivery_mode: str
+    checkpoint_interval: int
+    epoch_rows_max: int
+    max_inflight_batches: int
+    backpressure_high_watermark: int
+    backpressure_low_watermark: int
+    idle_wait_ms: int
+    retries: int
+    backoff_ms: int
+    late_sink: abi.Sink | None
+    dead_letter: abi.Sink | None
+    execution_mode: str
+    local_workers: int
+    max_inflight_partitions: int
+    shared_memory_transport: bool
+    shared_memory_min_payload_bytes: int
+
+
+def stream_options(given: Mapping[str, Any], output_mode: str = "update") -> StreamOptions:
+    """Options from keywords; None stands for the default.
+
+    Args:
+        output_mode: where none is given.
+
+    Raises:
+        InputError[stream.option]: no option has this name; two say the same.
+        InputError[stream.mode]: a mode has no such text. InputError[option.value]: a number is out of range.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if name not in StreamKeywords.__annotations__:
+            hint = did_you_mean(name, StreamKeywords.__annotations__, "options")
+            raise InputError("stream.option", f'no option "{name}"', hint=hint)
+    if (interval_ms := options.pop("trigger_interval_ms", None)) is not None:
+        _alone("trigger", "trigger_interval_ms", options)
+        options["trigger"] = Trigger.processing_time(interval_ms)
+    if (mode := options.pop("checkpoint_delivery_mode", None)) is not None:
+        _alone("delivery_mode", "checkpoint_delivery_mode", options)
+        options["delivery_mode"] = mode
+    options.setdefault("output_mode", output_mode)
+    for name, kind in _MODES.items():
+        if name in options:
+            options[name] = _member(kind, options[name])
+    return StreamOptions(**options)
+
+
+_MODES: dict[str, type[StrEnum]] = {
+    "output_mode": OutputMode,
+    "delivery_mode": DeliveryMode,
+    "execution_mode": ExecutionMode,
+}
+Mode = TypeVar("Mode", bound=StrEnum)
+
+
+def _alone(name: str, other: str, options: Mapping[str, Any]) -> None:
+    if name in options:
+        raise InputError("stream.option", f'"{name}" and "{other}" say the same', hint="give one of them")
+
+
+def _member(kind: type[Mode], text: str) -> Mode:
+    try:
+        return kind(text)
+    except ValueError:
+        hint = did_you_mean(text, [str(member) for member in kind], "modes")
+        raise InputError("stream.mode", f'no mode "{text}"', hint=hint) from None

@@ -43,13 +43,13 @@ class Load:
 
     Attributes:
         pulled_ms: `Clock.ticks_ms` of the first.
-        last: every source has ended, and nothing comes after these.
+        ended: the inputs of which nothing comes after these.
     """
 
     batches: list[Pulled] = field(default_factory=list)
     rows: int = 0
     pulled_ms: float = 0.0
-    last: bool = False
+    ended: frozenset[str] = frozenset()
 
     def add(self, pulled: Pulled) -> None:
         self.batches.append(pulled)
@@ -82,7 +82,12 @@ class Intake:
         self._wakes = dict.fromkeys(self._inputs, 0)
 
     @property
-    def ended(self) -> bool:
+    def ended(self) -> frozenset[str]:
+        """The inputs whose source has ended."""
+        return frozenset(self._ended)
+
+    @property
+    def is_over(self) -> bool:
         """Whether every source has ended."""
         return len(self._ended) == len(self._inputs)
 
@@ -140,7 +145,7 @@ class Intake:
             if pulled is None:
                 break
             load.add(pulled)
-        load.last = self.ended
+        load.ended = self.ended
         return load
 
     def checkpoint(self, marker: Callable[[str], abi.CheckpointMarker]) -> None:
@@ -197,6 +202,7 @@ class Puller:
         self._rows_max, self._pulled, self._blocked = rows_max, pulled, blocked
         self._loads: deque[Load] = deque()
         self._paused = self._stopping = self._over = False
+        self._ended: frozenset[str] = frozenset()
         self.backpressure = False
         self.drained = False  # the sources had nothing when they were asked last
         self.failure: BaseException | None = None
@@ -226,9 +232,14 @@ class Puller:
         return len(self._loads) > 1 or self._paused or self._over or self._loads[0].rows >= self._rows_max()
 
     @property
-    def ended(self) -> bool:
+    def is_over(self) -> bool:
         """Every source has ended, and nothing waits."""
-        return self._over and not self._loads and self.failure is None
+        return self._over and not self._loads
+
+    @property
+    def ended(self) -> frozenset[str]:
+        """The inputs whose source has ended, and of which nothing waits."""
+        return self._ended - {pulled.input for load in self._loads for pulled in load.batches}
 
     def take(self, batches_max: int | None = None) -> Load:
         """The first load that waits, or as many of its batches."""
@@ -236,7 +247,7 @@ class Puller:
         if batches_max is not None and batches_max < len(load.batches):
             return load.cut(batches_max)
         self._loads.popleft()
-        load.last = self.ended
+        load.ended = self.ended
         if len(self._loads) <= self._bounds.low:
             self._paused = self.backpressure = False
             self._lock.notify_all()
@@ -252,7 +263,7 @@ class Puller:
                     if pulled is not None:
                         self._put(pulled)
                         continue
-                    self._over = self._intake.ended
+                    self._over, self._ended = self._intake.is_over, self._intake.ended
                     due_ms = self._intake.due_ms()
                     if not self._over and due_ms <= self._clock.ticks_ms():
                         continue  # woken since it was asked

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
-from typing import Self
+from typing import NamedTuple, Self
 
+import pyarrow as pa
+
+from velaria_core.changes import has_diff
 from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, QueryStatus, SinkMode, TriggerKind
 from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
@@ -24,6 +27,7 @@ from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import (
     DEAD_LETTERS,
+    LATE,
     OUTPUT,
     At,
     Epochs,
@@ -52,6 +56,13 @@ _NUMBERS = count(1)
 _ENDS = (QueryStatus.STOPPED, QueryStatus.FAILED)
 
 
+class _Form(NamedTuple):
+    """The rows that a sink is given, without `diff`, and how they come."""
+
+    schema: pa.Schema
+    mode: SinkMode
+
+
 class StreamingQuery(Reported):
     """A stream query: `start`, `await_termination`, `stop`, or `process_available` without a thread.
 
@@ -72,9 +83,8 @@ class StreamingQuery(Reported):
     ) -> None:
         self.id = f"stream-query-{next(_NUMBERS)}"
         self._engine, self._plan, self._options, self._clock, self._at = engine, plan, options, clock, at
-        self._sinks = {OUTPUT: sink}
-        if options.dead_letter is not None:
-            self._sinks[DEAD_LETTERS] = options.dead_letter
+        given = {OUTPUT: sink, LATE: options.late_sink, DEAD_LETTERS: options.dead_letter}
+        self._sinks = {name: one for name, one in given.items() if one is not None}
         self._inputs = _inputs(plan)
         self._intake = Intake(self._inputs, clock, options.idle_wait_ms)
         self._pace = Pace(options.trigger, options.epoch_rows_max)
@@ -88,10 +98,10 @@ class StreamingQuery(Reported):
         self._puller: Puller | None = None
         self._state_held, self._sinks_held, self._sources_held = ExitStack(), ExitStack(), ExitStack()
         try:
-            flow = self._open_state()
-            info = sink.info()
             sources = [stream.source.info() for stream in self._inputs]
             self._letters = DeadLetters(sources) if options.dead_letter is not None else None
+            flow = self._open_state()
+            info = sink.info()
             strategy = decided(machine(engine).backend, flow, options, sources, info)
             self.delivery = strategy.delivery_guarantee
             last = self._epochs.last
@@ -122,15 +132,7 @@ class StreamingQuery(Reported):
         self._state_held.callback(store.close)
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         flow = compile_steps(self._plan, store, self._engine, streams)
-        info = self._sinks[OUTPUT].info()
-        mode = sink_mode(flow, options.output_mode, info)
-        if mode is None:
-            raise InputError(
-                "stream.output_mode",
-                f"the sink takes {', '.join(sorted(info.modes))}, which does not fit {options.output_mode} output",
-                hint="update gives changes, complete the whole result, append rows that never change",
-            )
-        self._mode, self._schema = mode, flow.schema
+        self._forms = self._forms_of(flow)
         self._epochs = Epochs(
             store,
             flow,
@@ -138,7 +140,7 @@ class StreamingQuery(Reported):
             self._intake,
             self._inputs,
             self._sinks,
-            Output(store, flow, mode),
+            Output(store, flow, self._forms[OUTPUT].mode),
             self.id,
             self._clock,
             lambda report: self._reporter.epoch(report),
@@ -147,23 +149,55 @@ class StreamingQuery(Reported):
         )
         return flow
 
+    def _forms_of(self, flow: Dataflow) -> dict[str, _Form]:
+        """What each sink is given.
+
+        Raises:
+            InputError[stream.output_mode]: a sink does not take that.
+            InputError[stream.late_sink]: late rows have no sink, or a sink has no late rows.
+        """
+        wanted = self._options.output_mode
+        mode = sink_mode(flow, wanted, self._sinks[OUTPUT].info())
+        hint = "update gives changes, complete the whole result, append rows that never change"
+        forms = {OUTPUT: _Form(flow.schema, self._fitting(OUTPUT, mode, f"{wanted} output", hint))}
+        if (late := flow.late_schema) is not None and LATE not in self._sinks:
+            raise InputError("stream.late_sink", "late rows go to a sink, and there is none", hint="late_sink=...")
+        if LATE in self._sinks:
+            if late is None:
+                hint = 'with_watermark(..., late="side") sends them there'
+                raise InputError("stream.late_sink", "no late rows go to a sink", hint=hint)
+            signed = has_diff(late)
+            columns = late.remove(len(late) - 1) if signed else late
+            mode = SinkMode.RETRACT if signed else SinkMode.APPEND
+            forms[LATE] = _Form(columns, self._fitting(LATE, mode, "late rows"))
+        if self._letters is not None:
+            mode = self._fitting(DEAD_LETTERS, SinkMode.APPEND, "dead letters")
+            forms[DEAD_LETTERS] = _Form(self._letters.schema, mode)
+        return forms
+
+    def _fitting(self, name: str, mode: SinkMode | None, what: str, hint: str | None = None) -> SinkMode:
+        modes = self._sinks[name].info().modes
+        if mode is None or mode not in modes:
+            told = f"the sink takes {', '.join(sorted(modes))}, which does not fit {what}"
+            raise InputError("stream.output_mode", told, hint=hint)
+        return mode
+
     def _open_sinks(self) -> None:
         for name, sink in self._sinks.items():
-            letters = self._letters if name == DEAD_LETTERS else None
+            schema, mode = self._forms[name]
+            context = abi.SinkContext(
+                query_id=self.id,
+                checkpoint_path=self._options.checkpoint_path,
+                execution_mode=self._reporter.strategy.selected_mode,
+                transport_mode=self._reporter.strategy.transport_mode,
+                schema=schema,
+                mode=mode,
+                output_mode=self._options.output_mode if name == OUTPUT else OutputMode.APPEND,
+                delivery_mode=self.delivery.held,
+                last_epoch=self._epochs.last.epoch,
+            )
             with blamed(f"sink {name}"):
-                sink.open(
-                    abi.SinkContext(
-                        query_id=self.id,
-                        checkpoint_path=self._options.checkpoint_path,
-                        execution_mode=self._reporter.strategy.selected_mode,
-                        transport_mode=self._reporter.strategy.transport_mode,
-                        schema=self._schema if letters is None else letters.schema,
-                        mode=self._mode if letters is None else SinkMode.APPEND,
-                        output_mode=self._options.output_mode if letters is None else OutputMode.APPEND,
-                        delivery_mode=self.delivery.held,
-                        last_epoch=self._epochs.last.epoch,
-                    )
-                )
+                sink.open(context)
             self._sinks_held.callback(sink.close)
 
     def _open_sources(self) -> None:
@@ -364,8 +398,8 @@ class StreamingQuery(Reported):
         return load
 
     def _something(self, load: Load) -> bool:
-        """Whether a load is worth an epoch: it has rows, or is the first, or the last."""
-        return bool(load.batches) or self._epochs.fresh or (load.last and self._epochs.waits_for_end)
+        """Whether a load is worth an epoch."""
+        return bool(load.batches) or self._epochs.due(load.ended)
 
     def _serve(self) -> None:
         """Epochs until the query is stopped or its sources end."""
@@ -409,13 +443,16 @@ class StreamingQuery(Reported):
                 if not puller.waiting:
                     if puller.failure is not None:
                         raise puller.failure
-                    if puller.ended or puller.drained:
-                        idle = Load(pulled_ms=now_ms, last=puller.ended)
+                    if puller.drained:
+                        idle = Load(pulled_ms=now_ms, ended=puller.ended)
                         if self._something(idle):
                             return idle
-                        if puller.ended or until_blocked or self._draining:
+                        if puller.is_over or until_blocked or self._draining:
                             return None
-                self._clock.wait_until(self._lock, self._pace.next_ms if puller.waiting else None)
+                deadline_ms = self._pace.next_ms if puller.waiting else None
+                if deadline_ms is None and self._epochs.has_times:
+                    deadline_ms = now_ms + max(self._options.idle_wait_ms, 1)  # silence moves time, too
+                self._clock.wait_until(self._lock, deadline_ms)
 
     def _epoch(self, load: Load, *, more: bool) -> None:
         """Run a load, and make it durable unless more waits and the checkpoint interval is not over."""
@@ -457,7 +494,7 @@ class StreamingQuery(Reported):
                     self._epochs.run(alone, letters=letters.rows(pulled.batch.table, error))
                     self._epochs.commit()
                     self._reporter.dead_lettered(alone.rows)
-        idle = Load(pulled_ms=load.pulled_ms, last=load.last)
+        idle = Load(pulled_ms=load.pulled_ms, ended=load.ended)
         if self._something(idle):
             self._epochs.run(idle)
 
