@@ -548,7 +548,7 @@ TEXTS = {
     "not-observed boundary-materialization",
     modes.Metric: "cosine dot l2",
     modes.FilterExecution: "none post-load-filter source-pushdown",
-    modes.Shape: "source linear bilinear keyed recompute sink",
+    modes.Shape: "source linear timed bilinear keyed recompute sink",
 }
 
 

@@ -52,6 +52,7 @@ class Run:
         self.output: Bag = Counter()
         self._relations = relations
         self._first = True
+        self._snapshot: str | None = None
         self._engine, self._node, self._path = engine, node, path
         used = {id(one.relation) for one in node.walk() if isinstance(one, op.Scan)}
         self._streams = {id(relation): append_only for relation in relations if id(relation) in used}
@@ -61,6 +62,8 @@ class Run:
         self._state = Engine(Settings(threads=1, path=str(self._path) if self._path is not None else None))
         self._store = Store(self._state)
         self.flow: Dataflow = compile_steps(self._node, self._store, self._engine, self._streams)
+        if self._snapshot is not None:
+            self.flow.restore(self._snapshot)
 
     def _step(self, tables: Sequence[pa.Table]) -> Changes:
         pairs = zip(self._relations, tables, strict=True)
@@ -70,6 +73,7 @@ class Run:
     def epoch(self, tables: Sequence[pa.Table]) -> None:
         with self._store.cursor.transaction():
             made = self._step(tables)
+            self._snapshot = self.flow.snapshot()
         self.flow.committed()
         self._first = False
         if made is None:

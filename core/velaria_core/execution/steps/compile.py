@@ -20,10 +20,11 @@ from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import KeyedStep
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.source import SourceStep, StaticStep
-from velaria_core.logical.event_time import Times
-from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear
+from velaria_core.execution.steps.watermark import WatermarkStep
+from velaria_core.logical.event_time import STATIC, Times
+from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Timed
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import ApplyInBatches, Join, Scan
+from velaria_core.logical.operators import ApplyInBatches, Join, Scan, Watermark
 
 
 def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int, bool]) -> Dataflow:
@@ -43,7 +44,10 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
 
     def times(node: Node) -> Times:
         if id(node) not in known:
-            known[id(node)] = node.times(*(times(child) for child in node.inputs))
+            below = [times(child) for child in node.inputs]
+            moves = isinstance(node, Watermark) or (isinstance(node, Scan) and id(node.relation) in streams)
+            still = not moves and all(one is STATIC for one in below)
+            known[id(node)] = STATIC if still else node.times(*below)
         return known[id(node)]
 
     def built(node: Node) -> Step:
@@ -76,6 +80,9 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
                 return LinearStep(store, run, below) if run else PassStep(below)
             case Linear():
                 return ConcatStep(store, node, [built(child) for child in node.inputs])
+            case Timed():
+                assert isinstance(node, Watermark)
+                return WatermarkStep(store, name, node, built(node.input))
             case Bilinear():
                 assert isinstance(node, Join)
                 return BilinearStep(store, name, node, [built(child) for child in node.inputs])
