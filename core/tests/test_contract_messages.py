@@ -147,6 +147,9 @@ STREAM_EXPLAIN = StreamExplain(
         actor_eligible=True,
         actor_eligibility_reason="the aggregate has keys",
         nodes=BATCH_EXPLAIN.physical.nodes,
+        epochs=3,
+        time_ms=12.5,
+        state_ms=0.25,
     ),
     strategy=StreamStrategy(
         requested_mode=ExecutionMode.LOCAL_WORKERS,
@@ -510,7 +513,7 @@ def test_names_of_batch_explain_c20_c21() -> None:
 def test_names_of_stream_explain_c22_c23_c24() -> None:
     shown = STREAM_EXPLAIN.to_dict()
     assert list(shown) == STREAM_SECTIONS
-    assert list(shown["physical"]) == [*STREAM_PHYSICAL, "nodes"]
+    assert list(shown["physical"]) == [*STREAM_PHYSICAL, "nodes", "epochs", "time_ms", "state_ms"]
     assert list(shown["strategy"]) == [*STREAM_STRATEGY, "output_mode", "delivery_guarantee"]
 
 

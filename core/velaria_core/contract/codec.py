@@ -201,6 +201,9 @@ class StreamPhysicalPlan(Message):
     actor_eligible: bool
     actor_eligibility_reason: str
     nodes: tuple[PlanNode, ...]
+    epochs: int | None = None
+    time_ms: float | None = None
+    state_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

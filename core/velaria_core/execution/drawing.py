@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
-from velaria_core.contract.codec import BatchExplain, BatchStrategy, PlanNode
+from velaria_core.contract.codec import BatchExplain, DeliveryGuarantee, Explain, PlanNode, Strategy, StreamPhysicalPlan
 from velaria_core.errors import InputError, did_you_mean, display_width
 from velaria_core.execution.show import escaped
 
@@ -31,7 +31,7 @@ _DETAIL_CHARACTERS_MAX: Final = 200
 _INDENT: Final = "  "
 
 
-def printed(explain: BatchExplain, form: str = Format.TEXT) -> str:
+def printed(explain: Explain, form: str = Format.TEXT) -> str:
     """An explain in one of the forms.
 
     Raises:
@@ -55,18 +55,22 @@ def printed(explain: BatchExplain, form: str = Format.TEXT) -> str:
 # --- text ---------------------------------------------------------------------------------------------------
 
 
-def text(explain: BatchExplain) -> str:
-    """The sections, each under its name: frontend (of a SQL text only), logical, physical, strategy."""
-    logical, physical, frontend = explain.logical, explain.physical, explain.frontend
+def text(explain: Explain) -> str:
+    """The sections, each under its name: frontend (of a SQL text in batch only), logical, physical, strategy."""
+    logical, physical = explain.logical, explain.physical
     sections: dict[str, list[str]] = {}
-    if frontend is not None:
-        sections["frontend"] = [f"name={frontend.name}", f"dialect={frontend.dialect}"]
+    if isinstance(explain, BatchExplain) and explain.frontend is not None:
+        sections["frontend"] = [f"name={explain.frontend.name}", f"dialect={explain.frontend.dialect}"]
     sections["logical"] = [f"seed_columns={_listed(logical.seed_columns)}"]
     sections["logical"] += [f"{at}. {step}" for at, step in enumerate(logical.steps, start=1)]
     sections["physical"] = list(_tree(physical.nodes))
-    if physical.time_ms is not None:
-        sections["physical"].append(f"time_ms={physical.time_ms:.3f}")
-    sections["physical"] += ["engine", *(_INDENT + line for line in physical.engine_plan.split("\n"))]
+    for name in ("epochs", "time_ms", "state_ms"):
+        if (value := getattr(physical, name, None)) is not None:
+            sections["physical"].append(f"{name}={_plain(value)}")
+    if isinstance(physical, StreamPhysicalPlan):
+        sections["physical"] += [f"{name}={_plain(getattr(physical, name))}" for name in _STREAM_PLAN]
+    else:
+        sections["physical"] += ["engine", *(_INDENT + line for line in physical.engine_plan.split("\n"))]
     sections["strategy"] = list(_strategy(explain.strategy))
     lines = []
     for name, body in sections.items():
@@ -101,12 +105,24 @@ def _facts(node: PlanNode) -> Iterator[str]:
     yield f"shape={node.shape}"
     yield f"state={_setting(node.state)}"
     yield f"cost={_setting(node.cost)}"
-    for name in ("estimated_rows", "rows"):
+    for name in ("estimated_rows", "rows", "time_ms", "state_rows", "state_bytes"):
         if (value := getattr(node, name)) is not None:
-            yield f"{name}={value}"
+            yield f"{name}={_plain(value)}"
 
 
-def _strategy(strategy: BatchStrategy) -> Iterator[str]:
+# What a stream's plan says besides its nodes.
+_STREAM_PLAN: Final = (
+    "writes_to_sink",
+    "sink",
+    "has_window",
+    "has_stateful_ops",
+    "partition_local_prefix_nodes",
+    "actor_eligible",
+    "actor_eligibility_reason",
+)
+
+
+def _strategy(strategy: Strategy) -> Iterator[str]:
     """`key=value` for each field, in the order of the contract."""
     for name in _contract_order(strategy):
         value = getattr(strategy, name)
@@ -115,10 +131,13 @@ def _strategy(strategy: BatchStrategy) -> Iterator[str]:
         yield f"{name}={_plain(value)}"
 
 
-def _contract_order(strategy: BatchStrategy) -> list[str]:
-    """The names of the fields; a dataclass puts those that it inherits first, the contract has them last."""
+def _contract_order(strategy: Strategy) -> list[str]:
+    """The names of the fields; a dataclass puts those that it inherits first, the contract does not."""
     own = [item.name for item in fields(strategy)]
-    return sorted(own, key=lambda name: name.startswith("columnar_"))
+    return sorted(own, key=lambda name: (name in _AFTER_COLUMNAR, name.startswith("columnar_")))
+
+
+_AFTER_COLUMNAR: Final = ("output_mode", "delivery_guarantee")
 
 
 def _plain(value: Any) -> str:
@@ -126,6 +145,10 @@ def _plain(value: Any) -> str:
         return "not measured"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, DeliveryGuarantee):
+        return f"{value.held} ({value.asked} was asked: {value.why})"
     if isinstance(value, tuple):
         return _listed(value) if value else "none"
     return str(value)
@@ -171,6 +194,10 @@ def _box_lines(node: PlanNode) -> list[str]:
         lines.append(_counted(node.rows))
     elif node.estimated_rows is not None:
         lines.append("about " + _counted(node.estimated_rows))
+    if node.time_ms is not None:
+        lines.append(f"{node.time_ms:.3f} ms")
+    if node.state_rows:
+        lines.append(f"keeps {_counted(node.state_rows)}")
     return [_cut(escaped(line)) for line in lines]
 
 

@@ -173,7 +173,7 @@ class Reporter:
             offsets=offsets or {},
         )
         self._marks: deque[tuple[float, int]] = deque([(clock.ticks_ms(), 0)], _WINDOW_EPOCHS)
-        self._recent: deque[Progress] = deque(maxlen=RECENT_EPOCHS)
+        self._recent: deque[tuple[EpochReport, Progress]] = deque(maxlen=RECENT_EPOCHS)
 
     # --- what the runtime tells -----------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Reporter:
             while len(self._marks) > 2 and self._marks[1][0] < now_ms - _WINDOW_MS:
                 self._marks.popleft()
             progress = self._progress()
-            self._recent.append(progress)
+            self._recent.append((report, progress))
         self._tell(EventKind.PROGRESS, progress)
 
     def status(self, status: QueryStatus, error: BaseException | None = None) -> None:
@@ -263,9 +263,14 @@ class Reporter:
             return self._progress()
 
     def recent(self) -> tuple[Progress, ...]:
-        """The reports of the last epochs, oldest first."""
+        """Where it was after each of the last epochs, oldest first."""
         with self._lock:
-            return tuple(self._recent)
+            return tuple(progress for _, progress in self._recent)
+
+    def epochs(self) -> tuple[EpochReport, ...]:
+        """What each of the last epochs did, oldest first."""
+        with self._lock:
+            return tuple(report for report, _ in self._recent)
 
     def _progress(self) -> Progress:
         decided, last = self.strategy, self._last

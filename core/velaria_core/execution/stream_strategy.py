@@ -22,11 +22,12 @@ from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, Executio
 from velaria_core.execution.steps import Dataflow
 from velaria_core.execution.strategy import NOT_APPLICABLE
 from velaria_core.logical.explain import has_windows, nearest_grouping, steps
-from velaria_core.logical.incremental import Keyed, Linear
+from velaria_core.logical.incremental import Bilinear, Keyed, Linear
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Scan
 
 if TYPE_CHECKING:
-    from velaria_core.execution.runtime import StreamOptions
+    from velaria_core.execution.options import StreamOptions
 
 # What a batch is expected to cost before one has come, in cells: so much a node, and so much more with state.
 _CELLS_PER_NODE: Final = 64
@@ -101,16 +102,29 @@ class Partitioning:
 
 
 def partitioning(nodes: Sequence[Node]) -> Partitioning:
-    """Look at a plan's nodes, inputs first: one that keeps state by key, over rows that each come from one source.
+    """Whether one node keeps state by key, over rows that each come from one source: the rows of a key then meet in one
+    worker, and no worker needs another's. A join of a stream with a table works row by row.
 
-    The rows of one key then meet in one worker, and no worker needs another's.
+    Args:
+        nodes: of the plan, inputs first.
     """
-    local = {id(node) for node in nodes if not node.inputs}
+    moving: set[int] = set()  # nodes over a stream
+    local: set[int] = set()  # of these, the ones that work row by row on one source
+    stateful = []
     for node in nodes:
-        if len(node.inputs) == 1 and isinstance(node.stream(), Linear) and id(node.inputs[0]) in local:
+        streams = [child for child in node.inputs if id(child) in moving]
+        if isinstance(node, Scan) and node.relation.source is not None:
+            moving.add(id(node))
             local.add(id(node))
+        elif streams:
+            moving.add(id(node))
+            shape = node.stream()
+            beside_tables = isinstance(shape, Bilinear) and len(streams) == 1
+            if not (isinstance(shape, Linear) or beside_tables):
+                stateful.append(node)
+            elif len(streams) == 1 and id(streams[0]) in local:
+                local.add(id(node))
     prefix = sum(1 for node in nodes if node.inputs and id(node) in local)
-    stateful = [node for node in nodes if not isinstance(node.stream(), Linear)]
     if not stateful:
         return Partitioning(False, "no node keeps state by key, so there is no key to split the rows by", prefix)
     first, *others = stateful
@@ -120,7 +134,7 @@ def partitioning(nodes: Sequence[Node]) -> Partitioning:
         return Partitioning(False, f"more than one node keeps state ({names}), each by its own key", prefix)
     if not isinstance(shape, Keyed) or not shape.by[0]:
         return Partitioning(False, f"{type(first).__name__} has no key to split the rows by", prefix)
-    if any(id(child) not in local for child in first.inputs):
+    if any(id(child) in moving and id(child) not in local for child in first.inputs):
         return Partitioning(False, f"not all below {type(first).__name__} works row by row on one source", prefix)
     keys = ", ".join(shape.by[0])
     return Partitioning(True, f"{type(first).__name__} keeps state by {keys}, and all below works row by row", prefix)

@@ -98,7 +98,7 @@ class BatchPhysicalPlan(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[PlanNode, _Mapping]]] = ..., engine_plan: _Optional[str] = ..., time_ms: _Optional[float] = ...) -> None: ...
 
 class StreamPhysicalPlan(_message.Message):
-    __slots__ = ("writes_to_sink", "sink", "has_window", "has_stateful_ops", "partition_local_prefix_nodes", "actor_eligible", "actor_eligibility_reason", "nodes")
+    __slots__ = ("writes_to_sink", "sink", "has_window", "has_stateful_ops", "partition_local_prefix_nodes", "actor_eligible", "actor_eligibility_reason", "nodes", "epochs", "time_ms", "state_ms")
     WRITES_TO_SINK_FIELD_NUMBER: _ClassVar[int]
     SINK_FIELD_NUMBER: _ClassVar[int]
     HAS_WINDOW_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,9 @@ class StreamPhysicalPlan(_message.Message):
     ACTOR_ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
     ACTOR_ELIGIBILITY_REASON_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    STATE_MS_FIELD_NUMBER: _ClassVar[int]
     writes_to_sink: bool
     sink: str
     has_window: bool
@@ -115,7 +118,10 @@ class StreamPhysicalPlan(_message.Message):
     actor_eligible: bool
     actor_eligibility_reason: str
     nodes: _containers.RepeatedCompositeFieldContainer[PlanNode]
-    def __init__(self, writes_to_sink: _Optional[bool] = ..., sink: _Optional[str] = ..., has_window: _Optional[bool] = ..., has_stateful_ops: _Optional[bool] = ..., partition_local_prefix_nodes: _Optional[int] = ..., actor_eligible: _Optional[bool] = ..., actor_eligibility_reason: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[PlanNode, _Mapping]]] = ...) -> None: ...
+    epochs: int
+    time_ms: float
+    state_ms: float
+    def __init__(self, writes_to_sink: _Optional[bool] = ..., sink: _Optional[str] = ..., has_window: _Optional[bool] = ..., has_stateful_ops: _Optional[bool] = ..., partition_local_prefix_nodes: _Optional[int] = ..., actor_eligible: _Optional[bool] = ..., actor_eligibility_reason: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[PlanNode, _Mapping]]] = ..., epochs: _Optional[int] = ..., time_ms: _Optional[float] = ..., state_ms: _Optional[float] = ...) -> None: ...
 
 class RejectedCandidate(_message.Message):
     __slots__ = ("name", "reason")
