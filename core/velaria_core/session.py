@@ -18,6 +18,7 @@ from velaria_core.execution.declared import source_node
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
 from velaria_core.execution.jobs import ExecutionOptions, JobHandle, stop_all, submit
+from velaria_core.execution.listeners import Listener, Listeners
 from velaria_core.logical.endless import refuse_endless_order
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
@@ -79,6 +80,7 @@ class DataflowSession:
         )
         self._catalog = Catalog(self._engine)
         self._feed_numbers = count(1)
+        self._listeners = Listeners()
 
     def __enter__(self) -> Self:
         return self
@@ -319,17 +321,37 @@ class DataflowSession:
         return frame
 
     def explain_stream_sql(
-        self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, **options: Any
+        self,
+        text: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        format: str = "text",  # noqa: A002 -- as EXPLAIN has it
+        **options: Any,
     ) -> str:
-        """How a SELECT or an INSERT INTO sink SELECT would run as a stream. Refuses what `start_stream_sql` refuses."""
+        """How a SELECT or an INSERT INTO sink SELECT would run as a stream. Refuses what `start_stream_sql` refuses.
+
+        Args:
+            format: text, json, or a drawing of the physical plan as dot or svg.
+            options: as for `start_stream_sql`.
+        """
         with pointing_into(text):
             statement = self._stream_statement(text, parameters)
         if isinstance(statement, Select):
             frame = self.stream_sql(text, parameters)
             refuse_endless_order(frame.node, _order_place(statement, text))
-            return frame.explain()
-        frame, _, _ = self._stream_insert(text, parameters, options)
-        return frame.explain()
+            return frame.explain(format=format, **options)
+        assert isinstance(statement, Insert)
+        frame, sink, chosen = self._stream_insert(text, parameters, options)
+        return frame.explain(sink, name=str(statement.table), format=format, **chosen)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call `listener` with a `QueryEvent` when a query of this session starts, after each of its epochs, and when
+        it stops or fails; see `StreamingQuery.add_listener`."""
+        self._listeners.add(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
 
     # --- names ----------------------------------------------------------------------------------------------
 

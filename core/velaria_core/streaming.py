@@ -9,10 +9,11 @@ from velaria_core.errors import InputError
 from velaria_core.execution.options import StreamKeywords, stream_options
 from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.frame import Frame
-from velaria_core.logical.explain import tree
 from velaria_core.logical.rules import for_stream
+from velaria_core.logical.sql.origin import pointing_into
 
 if TYPE_CHECKING:
+    from velaria_core.contract.codec import StreamExplain
     from velaria_core.dataframe import DataFrame
     from velaria_core.logical.node import Node
     from velaria_core.session import DataflowSession
@@ -56,7 +57,8 @@ class StreamingDataFrame(Frame):
             StateError[checkpoint.other_query, checkpoint.version, database.locked].
         """
         chosen = stream_options(options, self.output_mode)
-        return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen)
+        listeners = self._session._listeners
+        return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen, listeners=listeners)
 
     def batch(self) -> DataFrame:
         """The same plan over rows that are there; refused while it reads a stream."""
@@ -66,9 +68,34 @@ class StreamingDataFrame(Frame):
 
         return DataFrame(self._session, self.node, text=self._text)
 
-    def explain(self) -> str:
-        """The plan, each operator with its incremental shape and what an epoch costs it."""
-        return tree(for_stream(self.node), shapes=True)
+    def explain(
+        self,
+        sink: abi.Sink | None = None,
+        *,
+        name: str = "",
+        format: str = "text",  # noqa: A002 -- as EXPLAIN has it
+        **options: Unpack[StreamKeywords],
+    ) -> str:
+        """How the plan would run: `logical`, `physical` with each operator's shape, state and cost, and `strategy`.
+
+        Args:
+            sink: where the result would go, if that is known; `name` is what it is called.
+            format: text, json, or a drawing of the physical plan as dot or svg.
+            options: as for `write_stream`.
+        """
+        from velaria_core.execution.drawing import printed
+
+        return printed(self.explanation(sink, name=name, **options), format)
+
+    def explanation(
+        self, sink: abi.Sink | None = None, *, name: str = "", **options: Unpack[StreamKeywords]
+    ) -> StreamExplain:
+        """What `explain` prints, as the contract's message. Nothing is opened, read or written."""
+        from velaria_core.execution.stream_explain import stream_explain
+
+        chosen = stream_options(options, self.output_mode)
+        with pointing_into(self._text):
+            return stream_explain(self._session._engine, for_stream(self.node), chosen, sink, name)
 
     def __repr__(self) -> str:
         names = ", ".join(f"{field.name}: {field.type}" for field in self.schema)

@@ -3,19 +3,14 @@
 The runtime tells a `Reporter` what it does; the Reporter keeps the counts, makes a `Progress` after every epoch, keeps
 the last of them, and calls the listeners. What was decided before the first row (`StreamStrategy`) is repeated in every
 report, so explain and progress cannot disagree.
-
-Listeners are called on the thread that ran the epoch, one after the other, so a slow one slows the query. One that
-raises is logged and counted, and nothing else happens.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +19,7 @@ from velaria_core.contract.codec import Progress, StreamStrategy
 from velaria_core.contract.modes import QueryStatus
 from velaria_core.errors import VelariaError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
+from velaria_core.execution.listeners import EventKind, Listener, Listeners, QueryEvent
 from velaria_core.execution.prometheus import exposition
 from velaria_core.logical.event_time import END
 
@@ -33,8 +29,6 @@ INFINITY: Final = "infinity"  # the watermark once every source has ended
 # What rows_per_second looks back on.
 _WINDOW_MS: Final = 10_000
 _WINDOW_EPOCHS: Final = 1_000
-
-_log = logging.getLogger("velaria.stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,58 +62,6 @@ class EpochReport:
     ahead_rows: int = 0
     state_rows: int = 0
     state_bytes: int = 0
-
-
-class EventKind(StrEnum):
-    """What happened to a query."""
-
-    STARTED = "started"  # it runs, or runs again after a restart
-    PROGRESS = "progress"  # an epoch is committed
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class QueryEvent:
-    """What a listener is given: what happened, to which query, and how far it is.
-
-    Attributes:
-        error: what the query failed with; None unless `kind` is FAILED.
-    """
-
-    kind: EventKind
-    query_id: str
-    progress: Progress
-    error: BaseException | None = None
-
-
-Listener = Callable[[QueryEvent], object]
-
-
-class Listeners:
-    """Callables that hear of a query, or of every query of a session."""
-
-    def __init__(self) -> None:
-        self._all: tuple[Listener, ...] = ()
-
-    def add(self, listener: Listener) -> None:
-        """Call `listener` from the next event on."""
-        self._all = (*self._all, listener)
-
-    def remove(self, listener: Listener) -> None:
-        """Call it no more; nothing happens where it is not known."""
-        self._all = tuple(one for one in self._all if one != listener)
-
-    def tell(self, event: QueryEvent) -> int:
-        """Call each with the event; how many raised."""
-        failures = 0
-        for listener in self._all:
-            try:
-                listener(event)
-            except Exception:  # noqa: BLE001 -- a listener is a guest: what it does wrong stays with it
-                failures += 1
-                _log.exception("a listener of %s failed at %s", event.query_id, event.kind)
-        return failures
 
 
 class Reporter:

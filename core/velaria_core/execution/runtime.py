@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -37,9 +37,10 @@ from velaria_core.execution.epoch import (
     slices,
 )
 from velaria_core.execution.explain import machine
+from velaria_core.execution.listeners import Listeners
 from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed
-from velaria_core.execution.progress import Listeners, Reported, Reporter
+from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
@@ -49,6 +50,9 @@ from velaria_core.execution.writing import Writer
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.serialize import fingerprint
+
+if TYPE_CHECKING:
+    from velaria_core.contract.codec import StreamExplain
 
 __all__ = ["StreamOptions", "StreamingQuery"]
 
@@ -132,7 +136,7 @@ class StreamingQuery(Reported):
         self._state_held.callback(store.close)
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         flow = compile_steps(self._plan, store, self._engine, streams)
-        self._forms = self._forms_of(flow)
+        self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,
             flow,
@@ -249,6 +253,24 @@ class StreamingQuery(Reported):
                 self._error = error = _told(failure)
         finally:
             self._reporter.status(status, error)
+
+    def explanation(self, *, analyze: bool = False) -> StreamExplain:
+        """What `explain` prints, as the contract's message."""
+        from velaria_core.execution.stream_explain import Target, explained
+
+        epochs = self._reporter.epochs() if analyze else None
+        return explained(self._flow, self._reporter.strategy, Target(self._sinks[OUTPUT]), epochs)
+
+    def explain(self, *, analyze: bool = False, format: str = "text") -> str:  # noqa: A002 -- as EXPLAIN has it
+        """How the query runs: `logical`, `physical` and `strategy`.
+
+        Args:
+            analyze: tell too what the last epochs (100 at most) took: time and rows of each node, and what it keeps.
+            format: text, json, or a drawing of the physical plan as dot or svg.
+        """
+        from velaria_core.execution.drawing import printed
+
+        return printed(self.explanation(analyze=analyze), format)
 
     # --- control --------------------------------------------------------------------------------------------
 
