@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from velaria_core.logical.partials import Partials
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -59,10 +61,13 @@ class Keyed:
         shown_by: the output columns that hold the key, in that order, where equal rows may give another result the
             next time (of rows that tie, of floating point sums): what was shown is kept then, and found by these.
             None where equal rows give equal results.
+        partials: the same as partial columns by key, where every call has some; it depends on the types whether they
+            are exact.
     """
 
     by: tuple[tuple[str, ...], ...]
     shown_by: tuple[str, ...] | None = None
+    partials: Partials | None = None
     name = "keyed"
 
     def cost(self) -> str:

@@ -19,12 +19,14 @@ from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import KeyedStep
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
+from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.execution.steps.watermark import WatermarkStep
 from velaria_core.logical.event_time import STATIC, Times
 from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Timed
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ApplyInBatches, Join, Scan, Watermark
+from velaria_core.logical.partials import Partials
 
 
 def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int, bool]) -> Dataflow:
@@ -90,6 +92,8 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
                 assert isinstance(node, ApplyInBatches)
                 below = built(node.input)
                 return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
+            case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
+                return folding
             case Keyed(by):
                 return KeyedStep(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
             case _:
@@ -97,6 +101,16 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
                 orders = [_order(child) for child in node.inputs]
                 inputs = [run[-1].inputs[0] if run else child for run, child in zip(orders, node.inputs, strict=True)]
                 return KeyedStep(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
+
+    def folded(node: Node, name: str, partials: Partials) -> Step | None:
+        """The step of a node by partials, where the types of its rows allow it."""
+        run = [node]
+        while _continues(run[-1], uses):
+            run.append(run[-1].inputs[0])
+        below = built(run[-1].inputs[0])
+        run = [operator for operator in run[1:] if not operator.reorders_only]
+        plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
+        return None if plan is None else PartialsStep(store, name, plan, run, below, times(node))
 
     built(root)
     return Dataflow(tuple(steps), sources)

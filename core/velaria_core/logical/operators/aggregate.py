@@ -1,8 +1,8 @@
 """Aggregate: one row for each distinct key, computed from the rows that share it.
 
 Batch   GROUP BY, or GROUPING SETS over the keys.
-Stream  Keyed: the keys that an epoch touched are computed anew; the old row is retracted, the new one inserted.
-        Without keys, empty input still has one row.
+Stream  Keyed: the old row of a key is retracted, the new one inserted. Where every call has partials they are folded;
+        otherwise the keys that an epoch touched are computed anew. Without keys, empty input still has one row.
 Source  Budiu et al., DBSP, VLDB 2023.
 """
 
@@ -16,6 +16,7 @@ from sqlglot import exp
 from velaria_core.logical.event_time import Times
 from velaria_core.logical.incremental import Incremental, Keyed, Recompute
 from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.partials import partials_of
 from velaria_core.logical.query import Named, Query, Sets
 
 
@@ -54,5 +55,6 @@ class Aggregate(Unary):
             return Recompute("grouping sets")
         if all(isinstance(tree, exp.Column) for _, tree in self.keys):
             by = tuple(tree.name for _, tree in self.keys)
-            return Keyed((by,), shown_by=tuple(name for name, _ in self.keys))
+            shown_by = tuple(name for name, _ in self.keys)
+            return Keyed((by,), shown_by, partials_of(self.keys, self.metrics))
         return Recompute("a key that is an expression")
