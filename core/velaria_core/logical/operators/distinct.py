@@ -1,7 +1,8 @@
 """Distinct: each row once, or the first row for each key (`DISTINCT ON`); NULL equals NULL.
 
 Batch   DISTINCT; with keys, row number 1 within the key in the given order.
-Stream  Keyed by the row, or by the keys: a row appears with its first copy and goes with its last.
+Stream  Keyed by the row, or by the keys: a row appears with its first copy and goes with its last. Distinct rows are
+        an aggregate without calls.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlglot import exp
 from velaria_core.logical.expr import call, columns_of, reference
 from velaria_core.logical.incremental import Incremental, Keyed, Recompute
 from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.partials import partials_of
 from velaria_core.logical.query import Query
 
 _RANK = "__rank"
@@ -44,7 +46,8 @@ class Distinct(Unary):
 
     def stream(self) -> Incremental:
         if not self.on:
-            return Keyed((self.columns,))
+            rows = partials_of([(name, reference(name)) for name in self.columns], ())
+            return Keyed((self.columns,), partials=rows)
         if all(isinstance(key, exp.Column) for key in self.on):
             by = tuple(name for key in self.on for name in columns_of(key))
             return Keyed((by,), shown_by=by)
