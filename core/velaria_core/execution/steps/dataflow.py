@@ -59,7 +59,7 @@ class Dataflow:
         self._tracker = Tracker(self._timed, frozenset(sources))
         self.measured: deque[Measured] = deque(maxlen=MEASURED_EPOCHS)
         self.kept: tuple[Kept, ...] = (Kept(),) * len(steps)
-        self._running: Measured | None = None
+        self._open: list[Measured] = []  # epochs that are run and not yet committed
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,7 +98,7 @@ class Dataflow:
         self._run(self._parts[0], made, at, times, rows)
         at = replace(at, watermark_us=self._tracker.advance(at.now_ms, ends))
         self._run(self._parts[1], made, at, times, rows)
-        self._running = Measured(tuple(times), tuple(rows))
+        self._open.append(Measured(tuple(times), tuple(rows)))
         return made[id(self.steps[-1])]
 
     @staticmethod
@@ -170,13 +170,12 @@ class Dataflow:
         for step in self.steps:
             step.committed()
         self.kept = tuple(Kept(step.state_rows(), step.state_bytes()) for step in self.steps)
-        if self._running is not None:
-            self.measured.append(self._running)
-            self._running = None
+        self.measured.extend(self._open)
+        self._open.clear()
 
     def rolled_back(self) -> None:
         """The epoch failed."""
-        self._running = None
+        self._open.clear()
         self._tracker.rolled_back()
         for step in self.steps:
             step.rolled_back()
