@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from sqlglot import exp
 
 from velaria_core.changes import DIFF, DIFF_FIELD, constant, with_diff
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.sinks.memory import MemorySink
+from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Moment, compile_steps
 from velaria_core.execution.steps.bilinear import BilinearStep
@@ -22,6 +25,8 @@ from velaria_core.logical import operators as op
 from velaria_core.logical.expr import col, fn
 from velaria_core.logical.node import Node
 from velaria_core.logical.relation import Relation
+from velaria_core.logical.rules import for_stream
+from velaria_core.session import DataflowSession
 
 SCHEMA = pa.schema({"k": pa.int64(), "text": pa.string()})
 
@@ -185,3 +190,86 @@ def test_the_whole_input_is_computed_once_an_epoch(store: Store) -> None:
     assert flow(rows([3], diff=-1)) == [(3, "x", -1), (5, "x", 1)]
     assert flow(rows([9], diff=1)) == []
     assert DIFF in flow.flow.steps[-1].changes_schema.names
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_of_rows_that_only_come_the_first_are_kept(store: Store, offset: int) -> None:
+    scanned = scan("input")
+    node = op.Limit(op.Sort(scanned, (col("k").desc().tree,)), 3, offset)
+    flow = Flow(store, node, [scanned])
+    shown: Counter[int] = Counter()
+    for epoch in range(40):
+        for key, _, diff in flow(rows(np.arange(1000) + 1000 * epoch)):
+            shown[key] += diff
+            assert shown[key] in (0, 1)
+    assert sorted(shown.elements()) == [39_997 - offset, 39_998 - offset, 39_999 - offset]
+    step = flow.flow.steps[-1]
+    assert step.impl == "best-rows"
+    assert step.state_rows() < 3 * SLACK_ROWS  # and not 40,000 for each log
+
+
+@pytest.mark.parametrize("rank", ["row_number", "rank", "dense_rank"])
+def test_the_first_of_each_key_are_kept(store: Store, rank: str) -> None:
+    scanned = scan("input")
+    node = op.TopK(scanned, (exp.Ordered(this=col("text").tree, desc=False),), 2, by=("k",), rank=rank)
+    flow = Flow(store, node, [scanned])
+    assert flow.flow.steps[-1].impl == "best-rows"
+    assert flow(rows([1, 1, 2], "c")) == [(1, "c", 2), (2, "c", 1)]
+    assert flow(rows([1, 1], "d")) == ([(1, "d", 2)] if rank == "dense_rank" else [])
+    assert (
+        flow(rows([1], "b"))
+        == {
+            "row_number": [(1, "b", 1), (1, "c", -1)],
+            "rank": [(1, "b", 1)],
+            "dense_rank": [(1, "b", 1), (1, "d", -2)],
+        }[rank]
+    )
+    assert flow(rows([3], "z")) == [(3, "z", 1)]
+
+
+RANKED = "SELECT k, text, {call} OVER (PARTITION BY k ORDER BY text DESC) AS place FROM input"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"SELECT * FROM ({RANKED}) WHERE place <= 2",
+        f"SELECT text FROM ({RANKED}) WHERE 3 > place AND k > 0",
+        f"SELECT text, place FROM ({RANKED}) WHERE place = 2",
+        "SELECT * FROM input QUALIFY {call} OVER (PARTITION BY k ORDER BY text DESC) BETWEEN 1 AND 2",
+    ],
+)
+@pytest.mark.parametrize("call", ["row_number()", "rank()", "dense_rank()"])
+def test_ranks_of_which_few_are_read(text: str, call: str) -> None:
+    session = DataflowSession(threads=1)
+    generator = np.random.default_rng(3)
+    keys = generator.integers(0, 7, 300)
+    table = rows(keys).set_column(1, "text", pa.array([f"{at:03}" for at in generator.permutation(300)]))
+    session.create_temp_view("input", session.read_stream(MemorySource([table]), "input"))
+    query = text.format(call=call)
+    plan = for_stream(session.stream_sql(query).node)
+    assert any(isinstance(node, op.TopK) for node in plan.walk())
+    sink = MemorySink()
+    session.stream_sql(query).write_stream(sink, epoch_rows_max=20).process_available()
+    session.create_temp_view("input", session.create_dataframe(table))
+    expected = session.sql(query).to_arrow().to_pylist()
+    assert Counter(map(str, sink.result().to_pylist())) == Counter(map(str, expected))
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"SELECT * FROM ({RANKED}) WHERE place >= 2",
+        f"SELECT * FROM ({RANKED}) WHERE place <= 2 OR k = 1",
+        "SELECT * FROM input QUALIFY row_number() OVER (ORDER BY k) <= 2",
+        "SELECT *, count(*) OVER (PARTITION BY k ORDER BY text) AS n FROM input "
+        "QUALIFY row_number() OVER (PARTITION BY k ORDER BY text) <= 2",
+    ],
+)
+def test_ranks_of_which_all_are_read(text: str) -> None:
+    session = DataflowSession(threads=1)
+    session.create_temp_view("input", session.read_stream(MemorySource([rows([1])]), "input"))
+    plan = for_stream(session.stream_sql(text.format(call="row_number()")).node)
+    assert not any(isinstance(node, op.TopK) for node in plan.walk())
+    session.close()

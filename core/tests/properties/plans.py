@@ -292,8 +292,12 @@ def _limit(draw: Draw, made: Made, _other: Other) -> Made:
 
 
 def _top_k(draw: Draw, made: Made, _other: Other) -> Made:
-    node = op.TopK(made.node, total_order(draw, made), draw(st.integers(0, 4)), draw(st.integers(0, 2)))
-    return replace(made, node=node, ordered=True)
+    order, count = total_order(draw, made), draw(st.integers(0, 4))
+    if draw(st.booleans()):
+        return replace(made, node=op.TopK(made.node, order, count, draw(st.integers(0, 2))), ordered=True)
+    by = draw(st.lists(st.sampled_from(list(made.kinds)), min_size=1, max_size=2, unique=True))
+    rank = draw(st.sampled_from(["row_number", "rank", "dense_rank"]))
+    return replace(made, node=op.TopK(made.node, order, count, by=tuple(by), rank=rank), ordered=False)
 
 
 def _like(draw: Draw, made: Made) -> Made:

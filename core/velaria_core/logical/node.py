@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from sqlglot import exp
 
-from velaria_core.logical.event_time import TimeBound, Times, widest
+from velaria_core.logical.event_time import Horizon, TimeBound, Times, widest
 from velaria_core.logical.expr import Column, to_sql
 from velaria_core.logical.incremental import Incremental, Keyed, Linear
 from velaria_core.logical.query import Named, Query
@@ -45,6 +45,12 @@ class Node(ABC):
     @property
     def reorders_only(self) -> bool:
         """The rows stay as they are and only their order changes, which changes do not have."""
+        return False
+
+    @property
+    def selects(self) -> bool:
+        """The result is some of the input's rows, and a row that is left out never belongs to it once more rows came:
+        batch(batch(A) + B) = batch(A + B). So over rows that only come the result is all that need be kept."""
         return False
 
     @property
@@ -80,6 +86,19 @@ class Node(ABC):
                 }
             case _:
                 return {}
+
+    def horizons(self, *inputs: Times) -> tuple[Horizon | None, ...]:
+        """For each input, by which of its columns event time tells that a row is late, and that it can be forgotten."""
+        found: list[tuple[int, int]] = []
+        shape = self.stream()
+        if isinstance(shape, Keyed):
+            shared = shared_times(shape.by, inputs)
+            found = [(bound.span_us, at) for at, bound in enumerate(shared) if bound is not None]
+        if not isinstance(shape, Keyed) or not found:
+            return (None,) * len(self.inputs)
+        at = min(found)[1]  # of several columns that are bounded, the one that closes first
+        bound = shared[at]
+        return tuple(Horizon(names[at], bound, bound) for names in shape.by)
 
     def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
         """This operator over other inputs. `carry` are columns of theirs that a linear operator hands on as they are;
@@ -148,4 +167,17 @@ def shared_times(by: Sequence[Sequence[str]], inputs: Sequence[Times]) -> list[T
         for bound in bounds[1:]:
             shared = widest(shared, bound) if shared is not None and bound is not None else None
         found.append(shared)
+    return found
+
+
+def time_of(tree: exp.Expr, times: Times) -> TimeBound | None:
+    """The bound of an expression over columns: a column's own, or that of the first of several that is there."""
+    if isinstance(tree, exp.Column):
+        return times.get(tree.name)
+    if not isinstance(tree, exp.Coalesce):
+        return None
+    found: TimeBound | None = None
+    for at, part in enumerate((tree.this, *tree.expressions)):
+        bound = time_of(part, times)
+        found = bound if at == 0 else None if found is None or bound is None else widest(found, bound)
     return found

@@ -32,6 +32,7 @@ from velaria_core.logical.operators import (
     Sort,
     WithColumn,
 )
+from velaria_core.logical.ranks import ranks_bounded
 
 _KNOWN: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
 _INNER = (JoinKind.INNER, JoinKind.CROSS)
@@ -48,7 +49,7 @@ _TESTED_BEFORE = {
 def for_stream(root: Node) -> Node:
     """The plan as a stream runs it; the same object each time it is asked for."""
     if (known := _KNOWN.get(root)) is None:
-        known = _KNOWN[root] = pruned(conditions_down(root))
+        known = _KNOWN[root] = pruned(ranks_bounded(conditions_down(root)))
         _KNOWN[known] = known
     return known
 

@@ -17,7 +17,7 @@ from velaria_core.execution.steps.applied import AppliedStep, ReappliedStep
 from velaria_core.execution.steps.base import Step
 from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.dataflow import Dataflow
-from velaria_core.execution.steps.keyed import KeyedStep
+from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
 from velaria_core.execution.steps.source import SourceStep, StaticStep
@@ -95,12 +95,12 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
                 return folding
             case Keyed(by):
-                return KeyedStep(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
+                return keyed_step(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
             case _:
                 # All rows are read anew anyway, so in their order, which changes do not have.
                 orders = [_order(child) for child in node.inputs]
                 inputs = [run[-1].inputs[0] if run else child for run, child in zip(orders, node.inputs, strict=True)]
-                return KeyedStep(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
+                return keyed_step(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
 
     def folded(node: Node, name: str, partials: Partials) -> Step | None:
         """The step of a node by partials, where the types of its rows allow it."""

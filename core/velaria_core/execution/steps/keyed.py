@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from velaria_core.changes import DIFF
-from velaria_core.execution.state import Store
+from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.rows import Log, Rows
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Limit, TopK
 from velaria_core.logical.query import Query
 from velaria_core.types import quoted
+
+Names = Sequence[str]
 
 
 class KeyedStep(Step):
@@ -26,6 +30,8 @@ class KeyedStep(Step):
     among ties or a sum of floating point numbers depends on the order in which the engine meets the rows, and a row
     that was never shown must not be retracted. Without a key it always is, as keeping the little that changed costs
     less than computing all of it twice. Otherwise it is computed from the rows as they were.
+
+    A node that selects, over rows that only come, is computed from what was shown and what came: nothing else is kept.
     """
 
     impl = "touched-keys"
@@ -36,26 +42,30 @@ class KeyedStep(Step):
         store: Store,
         name: str,
         node: Node,
-        by: Sequence[Sequence[str]],
+        by: Sequence[Names],
         orders: Sequence[Sequence[Node]],
         below: Sequence[Step],
     ) -> None:
-        self._inputs = [Rows(store, f"{name}_{at}", step) for at, step in enumerate(below)]
         self._keyed = bool(by[0])
-        shape = node.stream()
-        shown_by = shape.shown_by if isinstance(shape, Keyed) and self._keyed else ()
-        queries = []
+        selecting = _selects(node, orders, below)
+        self._rows = [] if selecting else [Rows(store, f"{name}_{at}", step) for at, step in enumerate(below)]
+        self._feeds = [store.feed(below[0].schema)] if selecting else [rows.feed for rows in self._rows]
+        self._touched = self._find_touched = None
         if self._keyed:
-            parts = [
-                f"SELECT {', '.join(f'{quoted(key)} AS k{at}' for at, key in enumerate(keys))} FROM {rows.feed.name}"
-                for keys, rows in zip(by, self._inputs, strict=True)
-            ]
-            touched = f"SELECT DISTINCT * FROM ({' UNION ALL '.join(parts)})"
+            touched = _touched(by, self._feeds)
             self._touched = store.feed(store.schema(touched))
             self._find_touched = store.prepare(touched)
-        touched_keys = self._touched if self._keyed else None
-        for keys, rows, order in zip(by, self._inputs, orders, strict=True):
-            query = Query.table(f"({rows.restricted(keys, touched_keys)})", rows.columns)
+        self._shown: Log | None = None
+        shown_by = _shown_by(node, by, selecting)
+        if selecting:
+            came = f"SELECT * FROM {self._feeds[0].name}"
+            self._shown = Log(store, f"{name}_shown", store.schema(came), append_only=False)
+            sources = [f"{self._shown.restricted(by[0], self._touched)} UNION ALL {came}"]
+        else:
+            sources = [rows.restricted(keys, self._touched) for keys, rows in zip(by, self._rows, strict=True)]
+        queries = []
+        for source, order, step in zip(sources, orders, below, strict=True):
+            query = Query.table(f"({source})", step.schema.names)
             for operator in reversed(order):
                 query = operator.batch(query)
             queries.append(query)
@@ -63,38 +73,37 @@ class KeyedStep(Step):
         found = store.schema(result)
         super().__init__(found, False, below)
         columns = ", ".join(quoted(column) for column in found.names)
-        self._shown: Log | None = None
         if shown_by is None:
             self._result = store.prepare(result)
             self._before = store.feed(found)
             before = f"SELECT {columns}, -1 FROM {self._before.name}"
         else:
-            self._shown = Log(store, f"{name}_shown", found, append_only=False)
-            before = f"SELECT {columns}, -{COUNT} FROM {self._shown.entries_of(shown_by, touched_keys)}"
-            if self._keyed:
-                self.impl_reason = "the touched keys are computed anew and compared with what was shown of them"
-            else:
-                self.impl, self.impl_reason = (
-                    "whole-input",
-                    "without a key of its own it is computed anew from all rows",
-                )
+            if self._shown is None:
+                self._shown = Log(store, f"{name}_shown", found, append_only=False)
+            before = f"SELECT {columns}, -{COUNT} FROM {self._shown.entries_of(shown_by, self._touched)}"
         self._difference = store.prepare(
             f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
             f"SELECT {columns}, 1 AS {DIFF} FROM ({result}) UNION ALL {before}"
             f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
         )
+        if selecting:
+            self.impl, self.impl_reason = "best-rows", "rows only come, so those that are shown are all that is kept"
+        elif not self._keyed:
+            self.impl, self.impl_reason = "whole-input", "without a key of its own it is computed anew from all rows"
+        elif self._shown is not None:
+            self.impl_reason = "the touched keys are computed anew and compared with what was shown of them"
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         # Of no rows at all an aggregate without keys shows one row, from the first epoch on.
         if all(given is None for given in changes) and not (at.first and not self._keyed):
             return None
-        for rows, given in zip(self._inputs, changes, strict=True):
-            rows.feed.table = fitted(given, rows.feed)
-        if self._keyed:
+        for feed, given in zip(self._feeds, changes, strict=True):
+            feed.table = fitted(given, feed)
+        if self._touched is not None and self._find_touched is not None:
             self._touched.table = self._find_touched()
         if self._shown is None:
             self._before.table = pa.Table.from_batches([], self._before.schema) if at.first else self._result()
-        for rows in self._inputs:
+        for rows in self._rows:
             rows.add()
         made = some(self._difference())
         if self._shown is not None and made is not None:
@@ -112,4 +121,68 @@ class KeyedStep(Step):
             log.rolled_back()
 
     def _logs(self) -> list[Log]:
-        return [*self._inputs, *([self._shown] if self._shown is not None else [])]
+        return [*self._rows, *([self._shown] if self._shown is not None else [])]
+
+
+class SkippingStep(Step):
+    """A limit or top-k with an offset, over rows that only come: those up to its end are kept, and of these it is
+    computed anew."""
+
+    impl = "best-rows"
+    impl_reason = "rows only come, so those up to the last that is shown are all that is kept"
+
+    def __init__(self, store: Store, name: str, node: Limit | TopK, orders: Sequence[Node], below: Step) -> None:
+        assert node.count is not None
+        kept = replace(node, count=node.count + node.offset, offset=0)
+        self._kept = KeyedStep(store, f"{name}_kept", kept, [()], [orders], [below])
+        self._rest = KeyedStep(store, name, node, [()], [orders], [self._kept])
+        super().__init__(self._rest.schema, False, [below])
+
+    def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
+        return self._rest.step([self._kept.step(changes, at)], at)
+
+    def state_rows(self) -> int:
+        return self._kept.state_rows() + self._rest.state_rows()
+
+    def state_bytes(self) -> int:
+        return self._kept.state_bytes() + self._rest.state_bytes()
+
+    def rolled_back(self) -> None:
+        self._kept.rolled_back()
+        self._rest.rolled_back()
+
+
+def keyed_step(
+    store: Store, name: str, node: Node, by: Sequence[Names], orders: Sequence[Sequence[Node]], below: Sequence[Step]
+) -> Step:
+    """The step of a node that is computed anew for the touched keys, or without any as a whole."""
+    skips = isinstance(node, (Limit, TopK)) and node.offset and node.count is not None
+    if skips and below[0].append_only and _reorder(orders[0]):
+        assert isinstance(node, (Limit, TopK))
+        return SkippingStep(store, name, node, orders[0], below[0])
+    return KeyedStep(store, name, node, by, orders, below)
+
+
+def _selects(node: Node, orders: Sequence[Sequence[Node]], below: Sequence[Step]) -> bool:
+    return node.selects and below[0].append_only and _reorder(orders[0])
+
+
+def _reorder(order: Sequence[Node]) -> bool:
+    return all(operator.reorders_only for operator in order)
+
+
+def _shown_by(node: Node, by: Sequence[Names], selecting: bool) -> Names | None:
+    """The output columns that hold the key; None where what was shown is not kept."""
+    shape = node.stream()
+    if selecting or not by[0]:
+        return by[0]
+    return shape.shown_by if isinstance(shape, Keyed) else None
+
+
+def _touched(by: Sequence[Names], feeds: Sequence[Feed]) -> str:
+    """SQL of the keys in the feeds, as columns k0, k1, ..."""
+    parts = [
+        f"SELECT {', '.join(f'{quoted(key)} AS k{at}' for at, key in enumerate(keys))} FROM {feed.name}"
+        for keys, feed in zip(by, feeds, strict=True)
+    ]
+    return f"SELECT DISTINCT * FROM ({' UNION ALL '.join(parts)})"

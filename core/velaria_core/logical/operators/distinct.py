@@ -25,6 +25,10 @@ class Distinct(Unary):
     on: tuple[exp.Expr, ...] = ()
     order: tuple[exp.Ordered, ...] = ()
 
+    @property
+    def selects(self) -> bool:
+        return True
+
     def label(self) -> str:
         keys = f" on {listed(self.on)}" if self.on else ""
         return f"Distinct{keys}" + (f" first by {listed(self.order)}" if self.order else "")

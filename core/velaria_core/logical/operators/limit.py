@@ -1,7 +1,8 @@
 """Limit: at most `count` rows, after the first `offset`; without an order below, any rows.
 
 Batch   LIMIT and OFFSET.
-Stream  Recompute: which rows belong depends on all of them.
+Stream  Recompute: which rows belong depends on all of them. Over rows that only come, the first of what was shown and
+        what came; rows that an offset skips are kept as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from velaria_core.logical.query import Query
 class Limit(Unary):
     count: int | None
     offset: int = 0
+
+    @property
+    def selects(self) -> bool:
+        return self.count is not None and not self.offset
 
     def label(self) -> str:
         shown = "all" if self.count is None else str(self.count)

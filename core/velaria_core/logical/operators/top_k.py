@@ -1,33 +1,58 @@
-"""TopK: the first `count` rows in an order, after `offset`; ties fall in any order.
+"""TopK: the first `count` rows in an order, after `offset`, of all rows or within each key; ties fall in any order.
 
-Batch   ORDER BY ... LIMIT, which the engine runs as one top-n.
-Stream  Recompute over the whole input, or, for a top-k within each key, see Distinct and Window.
+Batch   ORDER BY ... LIMIT, which the engine runs as one top-n; within keys, a rank that is filtered.
+Stream  Recompute over the whole input, or Keyed. Over rows that only come, the first of what was shown and what came.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlglot import exp
 
-from velaria_core.logical.incremental import Incremental, Recompute
+from velaria_core.logical.expr import call, reference
+from velaria_core.logical.incremental import Incremental, Keyed, Recompute
 from velaria_core.logical.node import Unary, listed
 from velaria_core.logical.query import Query
+
+RANK: Final = "__rank"
 
 
 @dataclass(frozen=True, eq=False)
 class TopK(Unary):
+    """With `by`, within each key, and then without an offset. `rank` says which rows that tie are counted as one:
+    `row_number` none of them, `rank` all that belong before the last, `dense_rank` all."""
+
     keys: tuple[exp.Ordered, ...]
     count: int
     offset: int = 0
+    by: tuple[str, ...] = ()
+    rank: str = "row_number"
+
+    @property
+    def selects(self) -> bool:
+        return not self.offset
 
     def label(self) -> str:
         offset = f" offset {self.offset}" if self.offset else ""
-        return f"TopK: {self.count}{offset} by {listed(self.keys)}"
+        within = f" within {listed(self.by)}" if self.by else ""
+        rank = f" ({self.rank})" if self.rank != "row_number" else ""
+        return f"TopK: {self.count}{offset} by {listed(self.keys)}{within}{rank}"
 
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
-        return rows.ordered(self.keys).limited(self.count, self.offset)
+        if not self.by:
+            return rows.ordered(self.keys).limited(self.count, self.offset)
+        order = exp.Order(expressions=[key.copy() for key in self.keys]) if self.keys else None
+        partition = [reference(name) for name in self.by]
+        rank = exp.Window(this=call(self.rank), partition_by=partition, order=order, over="OVER")
+        kept = [(name, reference(name)) for name in self.columns]
+        ranked = rows.projected([*kept, (RANK, rank)], windowed=True).wrapped()
+        first = exp.LTE(this=reference(RANK), expression=exp.Literal.number(self.count))
+        return ranked.filtered(first).projected(kept)
 
     def stream(self) -> Incremental:
+        if self.by:
+            return Keyed((self.by,), shown_by=self.by)
         return Recompute("a top-k over all rows")
