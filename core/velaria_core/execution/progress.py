@@ -169,7 +169,7 @@ class Reporter:
             self._ahead += report.ahead_rows
             now_ms = self._clock.ticks_ms()
             self._marks.append((now_ms, self._rows_in))
-            while len(self._marks) > 2 and self._marks[1][0] < now_ms - _WINDOW_MS:
+            while len(self._marks) > 2 and self._marks[1][0] <= now_ms - _WINDOW_MS:
                 self._marks.popleft()
             progress = self._progress()
             self._recent.append((report, progress))
