@@ -134,13 +134,15 @@ class StreamingQuery(Reported):
         self._state_held.callback(state.close)
         store = Store(state)
         self._state_held.callback(store.close)
+        # Before the steps: those of another query would not fit the tables that they find.
+        ledger = Ledger(store, fingerprint(self._plan)) if options.checkpoint_path is not None else None
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         flow = compile_steps(self._plan, store, self._engine, streams)
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,
             flow,
-            Ledger(store, fingerprint(self._plan)) if options.checkpoint_path is not None else None,
+            ledger,
             self._intake,
             self._inputs,
             self._sinks,
