@@ -15,8 +15,8 @@ from velaria_core import col, fn
 from velaria_core.errors import DataError, InputError
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
-from velaria_core.execution.steps.base import Moment
-from velaria_core.logical.event_time import END
+from velaria_core.logical.event_time import TimeKind
+from velaria_core.logical.operators import Watermark
 from velaria_core.logical.serialize import dumps, fingerprint
 from velaria_core.session import DataflowSession
 from velaria_core.streaming import StreamingDataFrame
@@ -294,32 +294,44 @@ def at(*seconds: int) -> list[dt.datetime]:
     return [dt.datetime(2024, 1, 1) + dt.timedelta(seconds=one) for one in seconds]
 
 
+def with_watermark(frame: StreamingDataFrame) -> StreamingDataFrame:
+    return frame._with(Watermark(frame.node, "ts", TimeKind.TIMESTAMP, 0))
+
+
 def test_a_state_that_expires_is_called_without_rows(session: DataflowSession) -> None:
-    """The step by itself: the watermark is what it is told."""
-    from velaria_core.execution.state import Store
-    from velaria_core.execution.steps import compile_steps
+    source = MemorySource(schema=TIMED, bounded=False)
+    timed = with_watermark(session.read_stream(source, "rows"))
+    applied = timed.group_by("k").apply_in_batches(
+        quiet, SESSIONS.remove(2), SESSIONS.remove(0), order_by="ts", expires="until"
+    )
+    sink = MemorySink()
+    query = applied.write_stream(sink)
 
-    source = MemorySource([], schema=TIMED)
-    frame = session.read_stream(source).group_by("k")
-    applied = frame.apply_in_batches(quiet, SESSIONS.remove(2), SESSIONS.remove(0), order_by="ts", expires="until")
-    scan = applied.node.inputs[0]
-    store = Store(session._engine)
-    flow = compile_steps(applied.node, store, session._engine, {id(scan.relation): True})  # type: ignore[attr-defined]
+    def epoch(**columns: Any) -> list[dict[str, Any]]:
+        before = set(sink.tables)
+        if columns:
+            source.add(pa.table(columns, schema=TIMED))
+        query.process_available()
+        return [row for number in set(sink.tables) - before for row in sink.tables[number].to_pylist()]
 
-    def epoch(watermark: int | None, **columns: Any) -> list[dict[str, Any]]:
-        us = None if watermark is None else int(at(watermark)[0].replace(tzinfo=dt.UTC).timestamp() * 1_000_000)
-        given = {id(scan.relation): pa.table(columns, schema=TIMED)} if columns else {}  # type: ignore[attr-defined]
-        made = flow.epoch(given, Moment(False, watermark_us=END if watermark == -1 else us))
-        return [] if made is None else made.to_pylist()
+    assert epoch(k=["a", "b", "a"], ts=at(0, 1, 4)) == []
+    assert epoch(k=["d"], ts=at(11)) == [{"k": "b", "n": 1}]
+    assert epoch(k=["c"], ts=at(13)) == []
+    assert epoch(k=["c"], ts=at(15)) == [{"k": "a", "n": 2}]
+    source.end()
+    query.process_available()
+    assert bag(rows_of(sink)) == bag([{"k": k, "n": n} for k, n in (("a", 2), ("b", 1), ("c", 2), ("d", 1))])
 
-    assert epoch(None, k=["a", "b", "a"], ts=at(0, 1, 4)) == []
-    assert epoch(10) == []
-    assert epoch(11) == [{"k": "b", "n": 1}]
-    assert epoch(12, k=["c"], ts=at(12)) == []
-    assert epoch(15, k=["c"], ts=at(15)) == [{"k": "a", "n": 2}]
-    assert epoch(-1) == [{"k": "c", "n": 2}]
-    assert epoch(-1) == []
-    store.close()
+
+@pytest.mark.parametrize("watermark", [True, False])
+def test_the_end_of_a_bounded_stream_is_the_end_of_time(session: DataflowSession, watermark: bool) -> None:
+    rows = pa.table({"k": ["a", "a", "b"], "ts": at(0, 5, 3)}, schema=TIMED)
+    frame = session.read_stream(MemorySource([rows]), "rows")
+    timed = with_watermark(frame) if watermark else frame
+    sink = MemorySink()
+    applied = timed.group_by("k").apply_in_batches(quiet, SESSIONS.remove(2), SESSIONS.remove(0), expires="until")
+    applied.write_stream(sink).process_available()
+    assert bag(rows_of(sink)) == bag([{"k": "a", "n": 2}, {"k": "b", "n": 1}])
 
 
 def test_in_batch_time_is_over(session: DataflowSession) -> None:

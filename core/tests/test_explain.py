@@ -140,6 +140,7 @@ FRAMES: dict[str, Frames] = {
     ),
     "frame_pivot": lambda s: s.table("orders").group_by("customer").pivot("city", ["Rome", "Oslo"], fn.sum("amount")),
     "frame_unpivot": lambda s: s.table("customers").select("id").with_column("b", lit(2)).unpivot(["id", "b"]),
+    "frame_refresh": lambda s: s.table("customers").refresh_every("10 minutes").filter(col("id") > 3),
     "frame_sample": lambda s: s.table("orders").sample(n=3, seed=1),
     "frame_sample_share": lambda s: s.table("orders").sample(0.5, seed=1),
     "frame_semi": lambda s: s.table("orders").join(s.table("customers"), left_on="customer", right_on="id", how="semi"),

@@ -13,7 +13,9 @@ from velaria_core.execution import batch, foreign
 from velaria_core.execution.rows import rows_of
 from velaria_core.frame import Frame
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Refresh, Scan
 from velaria_core.logical.serialize import dumps
+from velaria_core.logical.sql.durations import NotADuration, milliseconds
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import literal
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import ExecutionOptions, JobHandle
     from velaria_core.session import DataflowSession
     from velaria_core.streaming import StreamingDataFrame
+
+_FILES = frozenset({"csv", "line", "json", "parquet"})
 
 
 class DataFrame(Frame):
@@ -139,6 +143,36 @@ class DataFrame(Frame):
     def submit_async(self, options: ExecutionOptions | None = None) -> JobHandle:
         """Run in the background: state, wait, cancel, timeout, result."""
         return self._session.submit_async(self, options)
+
+    def refresh_every(self, interval: str | int) -> DataFrame:
+        """This table for streams that join it: read again once `interval` has passed, and then where it has changed.
+
+        What changed since goes into the stream as changes: rows that were joined with what is no longer there are
+        taken back. So the result is at any time that of batch over the table last read, also after a restart. Files
+        are read again where one of them is another than before; those that a glob finds later are not seen. Replace a
+        file by renaming another over it: one that is half written is an error.
+
+        Args:
+            interval: such as "10 minutes", or milliseconds; 0 looks at every epoch.
+
+        Raises:
+            InputError[frame.refresh]: no such interval, or a reader that has read the rows to memory or to a cache.
+        """
+        try:
+            every_ms = interval if isinstance(interval, int) else milliseconds(interval)
+        except NotADuration as error:
+            raise InputError("frame.refresh", str(error), hint='such as "10 minutes", or milliseconds') from None
+        if every_ms < 0:
+            raise InputError("frame.refresh", f"an interval of {every_ms} ms")
+        for relation in (node.relation for node in self.node.walk() if isinstance(node, Scan)):
+            of_files = relation.kind in _FILES or "files" in dict(relation.details)
+            if of_files and not relation.files:
+                raise InputError(
+                    "frame.refresh",
+                    f"the rows of {relation.label} were read when it was opened",
+                    hint="read CSV, JSON, lines or Parquet, without cache, on_error and encoding",
+                )
+        return DataFrame(self._session, Refresh(self.node, every_ms))
 
     def stream(self) -> StreamingDataFrame:
         """The same plan as a stream: its tables come as one epoch of insertions."""

@@ -206,6 +206,10 @@ def _drop(draw: Draw, made: Made, _other: Other) -> Made:
     return Made(op.Drop(made.node, tuple(names)), kinds, made.ordered)
 
 
+def _refresh(draw: Draw, made: Made, _other: Other) -> Made:
+    return replace(made, node=op.Refresh(made.node, draw(st.sampled_from([0, 1_000]))))
+
+
 def _rename(draw: Draw, made: Made, _other: Other) -> Made:
     old = draw(st.lists(st.sampled_from(list(made.kinds)), min_size=1, max_size=3, unique=True))
     # A permutation of their own names, or fresh ones.
@@ -458,6 +462,7 @@ STEPS: dict[type[Node], Step] = {
     op.Opaque: _opaque,
     op.Pivot: _pivot,
     op.Project: _project,
+    op.Refresh: _refresh,
     op.Rename: _rename,
     op.Sample: _sample,
     op.Scan: _scan,

@@ -130,8 +130,8 @@ class Epochs:
 
     @property
     def has_times(self) -> bool:
-        """Whether time may close something while no rows come."""
-        return any(step.times for step in self._flow.steps)
+        """Whether time may give the steps something to do while no rows come."""
+        return any(step.times or step.waits for step in self._flow.steps)
 
     def due(self, ended: Collection[str]) -> bool:
         """Whether an epoch without rows would do something: it is the first, or event time moves on without rows."""

@@ -59,7 +59,7 @@ def _lowered(root: Node) -> Lowered:
         if isinstance(node, Scan):
             if node.relation.feed is not None:
                 feeds[node.relation.sql.strip('"')] = node.relation.feed
-            if node.relation.files:
+            if node.relation.kind == "parquet" and node.relation.files:
                 parquet[node.relation.sql] = node.relation.files
         elif isinstance(node, ApplyInBatches):
             feeds[node.feed_name] = computed(node)

@@ -29,6 +29,7 @@ from velaria_core.logical.operators import (
     Opaque,
     Pivot,
     Project,
+    Refresh,
     Rename,
     Sample,
     Scan,
@@ -313,6 +314,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),
     Project: Facts(FUSED, False, _ROW_WISE, lambda node: {"columns": _bracketed(node.named)}),
+    Refresh: Facts(FUSED, False, _ROW_WISE, lambda node: {"every_ms": str(node.every_ms)}),
     Rename: Facts(
         FUSED, False, _ROW_WISE, lambda node: {"renamed": _bracketed(f"{old} AS {new}" for old, new in node.names)}
     ),

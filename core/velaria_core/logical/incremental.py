@@ -104,4 +104,15 @@ class Recompute:
         return "rows of the input"
 
 
+@dataclass(frozen=True, slots=True)
+class Reread(Recompute):
+    """A table is read anew once its time has come, and the difference emitted; state is its rows."""
+
+    def cost(self) -> str:
+        return "all rows of the table, each time it is read"
+
+    def state(self) -> str:
+        return "rows of the table"
+
+
 Incremental = Linear | Timed | Bilinear | Keyed | Recompute

@@ -20,7 +20,7 @@ class Relation:
         feed: Arrow data that must be bound to the engine under the name in `sql`, or None.
         pushdown: what the reader itself takes over: any of projection, filter, limit. The engine does the rest.
         details: what explain adds, e.g. paths, delimiter, bytes.
-        files: the Parquet files that `sql` names; none for other kinds.
+        files: the files that `sql` reads each time; none where its rows are held, or are no files.
         source: the source of a stream, as contract.abi has it; None for rows that are there.
     """
 

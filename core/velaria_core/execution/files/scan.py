@@ -100,6 +100,7 @@ def opened(
 def relation_of(engine: Engine, plan: Plan) -> Relation:
     """The relation of a plan that is read in place. Binds it once, for its schema."""
     feeds = {plan.sql.strip('"'): plan.feed} if plan.feed is not None else None
+    paths = tuple(file.path for file in plan.files)
     with engine.cursor(feeds) as cursor:
         schema = cursor.schema(f"SELECT * FROM {plan.sql}")
     return Relation(
@@ -114,7 +115,8 @@ def relation_of(engine: Engine, plan: Plan) -> Relation:
             ("bytes", str(sum(file.size for file in plan.files))),
             *plan.details,
         ),
-        files=tuple(file.path for file in plan.files) if plan.kind == "parquet" else (),
+        # A copy in another encoding stands elsewhere, and Arrow files are opened once.
+        files=paths if plan.feed is None and all(literal(path) in plan.sql for path in paths) else (),
     )
 
 

@@ -30,7 +30,7 @@ class AppliedStep(Step):
         self._rows = store.feed(below.schema)
         self._sorted = store.prepare(in_order(node, self._rows.name))
         self._stateful = node.state is not None
-        self._expiring = node.expires is not None
+        self.waits = node.expires is not None
         if not self._stateful:
             return
         kept = self._call.state
@@ -62,15 +62,23 @@ class AppliedStep(Step):
         self._forget = store.prepare(f"DELETE FROM {self._table} AS s USING {self._old.name} AS k WHERE {same('k')}")
         self._keep = store.prepare(f"INSERT INTO {self._table} SELECT * FROM {self._new.name}")
         self._count = store.prepare(f"SELECT count(*) FROM {self._table}")
+        self._recall()
+
+    def _recall(self) -> None:
+        """What the table says: how many states there are; when one is due is asked when it matters."""
+        self._states = int(self._count().column(0)[0].as_py())
         self._due_us: int | None = None
         self._asked = False
 
     def state_rows(self) -> int:
-        return int(self._count().column(0)[0].as_py()) if self._stateful else 0
+        return self._states if self._stateful else 0
+
+    def state_bytes(self) -> int:
+        return int(self._states * self._new.table.nbytes / self._new.table.num_rows) if self.state_rows() else 0
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
-        if given is None and not self._any_due(at):
+        if given is None and not self.due(at.watermark_us, at.now_ms):
             return None
         self._rows.table = fitted(given, self._rows)
         rows = self._sorted()
@@ -85,17 +93,19 @@ class AppliedStep(Step):
             self._forget()
         if self._new.table.num_rows:
             self._keep()
+        self._states += self._new.table.num_rows - self._old.table.num_rows
         self._asked = False
         return some(output)
 
-    def _any_due(self, at: Moment) -> bool:
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
         """Whether the watermark has come to a time that a state waits for."""
-        if not self._expiring or at.watermark_us is None:
+        del now_ms
+        if not self.waits or watermark_us is None:
             return False
         if not self._asked:
             self._due_us = self._find_due().column(0)[0].as_py()
             self._asked = True
-        return self._due_us is not None and self._due_us <= at.watermark_us
+        return self._due_us is not None and self._due_us <= watermark_us
 
     def _check(self) -> None:
         strange = self._find_strange()
@@ -110,7 +120,8 @@ class AppliedStep(Step):
             )
 
     def rolled_back(self) -> None:
-        self._asked = False
+        if self._stateful:
+            self._recall()
 
 
 class ReappliedStep(Step):
@@ -149,6 +160,15 @@ class ReappliedStep(Step):
         self._rows.add()
         self._after.table = self._result()
         return some(self._difference())
+
+    def state_rows(self) -> int:
+        return self._rows.entries
+
+    def state_bytes(self) -> int:
+        return self._rows.nbytes
+
+    def rolled_back(self) -> None:
+        self._rows.rolled_back()
 
     def _result(self) -> pa.Table:
         rows = self._all()

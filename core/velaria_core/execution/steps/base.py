@@ -54,12 +54,14 @@ class Step(ABC):
         node: the node of the plan whose rows it gives, set by `compile_steps`. With it the step computes the nodes
             below it, down to those of its inputs.
         impl, impl_reason: how it computes, as a short name, and why so; for explain and progress.
+        waits: time alone may give it something to do.
         late_dropped_rows: rows of the last epoch that it left out, since event time had closed their key.
     """
 
     node: Node
     impl: str = "statement"
     impl_reason: str = "one statement over the changes"
+    waits: bool = False
     late_dropped_rows: int = 0
 
     def __init__(
@@ -82,9 +84,9 @@ class Step(ABC):
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         """The changes of the result that follow from those of the inputs; None for none."""
 
-    def due(self, watermark_us: int | None) -> bool:
-        """Whether an epoch without rows, at this watermark, would do something here."""
-        del watermark_us
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
+        """Whether an epoch without rows, at this watermark and time of the clock, would do something here."""
+        del watermark_us, now_ms
         return False
 
     def state_rows(self) -> int:

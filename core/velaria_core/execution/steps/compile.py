@@ -20,12 +20,13 @@ from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
+from velaria_core.execution.steps.refreshed import RefreshStep
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.execution.steps.watermark import WatermarkStep
 from velaria_core.logical.event_time import STATIC, Times
-from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Timed
+from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Reread, Timed
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import ApplyInBatches, Join, Scan, Watermark
+from velaria_core.logical.operators import ApplyInBatches, Join, Refresh, Scan, Watermark
 from velaria_core.logical.partials import Partials
 
 
@@ -47,7 +48,7 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
     def times(node: Node) -> Times:
         if id(node) not in known:
             below = [times(child) for child in node.inputs]
-            moves = isinstance(node, Watermark) or (isinstance(node, Scan) and id(node.relation) in streams)
+            moves = isinstance(node, Refresh | Watermark) or (isinstance(node, Scan) and id(node.relation) in streams)
             still = not moves and all(one is STATIC for one in below)
             known[id(node)] = STATIC if still else node.times(*below)
         return known[id(node)]
@@ -85,6 +86,11 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
             case Timed():
                 assert isinstance(node, Watermark)
                 return WatermarkStep(store, name, node, built(node.input))
+            case Reread():
+                assert isinstance(node, Refresh)
+                if any(isinstance(one, Scan) and id(one.relation) in streams for one in node.walk()):
+                    return PassStep(built(node.input))  # a stream is never read again
+                return RefreshStep(engine, store, name, node)
             case Bilinear():
                 assert isinstance(node, Join)
                 return BilinearStep(store, name, node, [built(child) for child in node.inputs])

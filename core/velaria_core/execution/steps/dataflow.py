@@ -147,12 +147,12 @@ class Dataflow:
 
     def due(self, now_ms: int, ended: Collection[int] = ()) -> bool:
         """Whether an epoch without rows would do something: a silent stream no longer holds the others back, the end
-        of the sources closes what is open, or the clock closes a window of processing time."""
+        of the sources closes what is open, the clock closes a window of processing time, or a table is to be read."""
         ends = self._tracker.ends(frozenset(ended))
         watermark = self._tracker.read(now_ms, ends)
         if ends and watermark != self._tracker.watermark_us and self._timed:
             return True
-        return any(step.due(watermark) for step in self.steps)
+        return any(step.due(watermark, now_ms) for step in self.steps)
 
     def snapshot(self) -> str:
         """What a checkpoint keeps of event time, with the epoch at hand."""

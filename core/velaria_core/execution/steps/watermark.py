@@ -133,9 +133,9 @@ class WatermarkStep(Step):
         silent = 0 if self._active_ms is None else now_ms - self._active_ms
         return self._operator.idle_ms is not None and silent >= self._operator.idle_ms
 
-    def due(self, watermark_us: int | None) -> bool:
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
         # The end of the stream lets go the rows that wait.
-        del watermark_us
+        del watermark_us, now_ms
         return self.ended and self._line.waiting > 0
 
     def snapshot(self) -> dict[str, Any]:

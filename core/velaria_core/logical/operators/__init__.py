@@ -16,6 +16,7 @@ from velaria_core.logical.operators.limit import Limit
 from velaria_core.logical.operators.opaque import Opaque
 from velaria_core.logical.operators.pivot import Pivot
 from velaria_core.logical.operators.project import Project
+from velaria_core.logical.operators.refresh import Refresh
 from velaria_core.logical.operators.rename import Rename
 from velaria_core.logical.operators.sample import Sample
 from velaria_core.logical.operators.scan import Scan
@@ -43,6 +44,7 @@ ALL: tuple[type[Node], ...] = (
     Opaque,
     Pivot,
     Project,
+    Refresh,
     Rename,
     Sample,
     Scan,
@@ -73,6 +75,7 @@ __all__ = [
     "Opaque",
     "Pivot",
     "Project",
+    "Refresh",
     "Rename",
     "Sample",
     "Scan",
