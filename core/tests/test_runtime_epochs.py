@@ -1,0 +1,290 @@
+"""Epochs in groups, triggers, and what a restart finds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, numbered, query_over
+
+from velaria_core.contract import abi
+from velaria_core.contract.modes import QueryStatus, Trigger
+from velaria_core.errors import ExternalError, InputError
+from velaria_core.execution.clock import ManualClock
+from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.sources.memory import MemorySource
+from velaria_core.execution.sources.queue import QueueSource
+from velaria_core.execution.triggers import Pace
+
+TEN = [numbered(value) for value in range(10)]
+LARGE = numbered(*range(10))
+SUM = "SELECT count(*) AS n, sum(v)::BIGINT AS s FROM one"
+
+
+def points(folder: Path) -> list[tuple[Any, ...]]:
+    """What became durable: epoch, offset of the first source, and the epochs staged in it."""
+    engine = Engine(Settings(path=str(folder / "state.duckdb")))
+    try:
+        with engine.cursor() as cursor:
+            found = cursor.rows("SELECT epoch, offsets, staged FROM velaria_epochs ORDER BY epoch")
+    finally:
+        engine.close()
+    return [
+        (epoch, json.loads(offsets).get("source-1"), [one[0] for one in json.loads(staged)])
+        for epoch, offsets, staged in found
+    ]
+
+
+# --- groups
+
+
+def test_epochs_share_a_commit(tmp_path: Path) -> None:
+    """Staged each, committed each in order after the durable commit; checkpoint and ack once."""
+    source, sink = Scripted(TEN), Gathered()
+    query = query_over(source, sink=sink, checkpoint_path=str(tmp_path), epoch_rows_max=1, checkpoint_interval=4)
+    assert query.process_available() == 10
+    query.stop()
+    assert points(tmp_path) == [(4, "4", [1, 2, 3, 4]), (8, "8", [5, 6, 7, 8]), (10, "10", [9, 10])]
+    assert [marker.epoch for marker in source.markers] == [4, 8, 10]
+    assert source.acks == ["4", "8", "10"]
+    assert [call for call in sink.calls if call in ("stage", "commit")][:8] == ["stage"] * 4 + ["commit"] * 4
+
+
+def test_a_group_does_not_wait_for_rows_that_do_not_come(tmp_path: Path) -> None:
+    """An interval is the most epochs of a commit: an idle query has all of its output visible."""
+    source, sink = Scripted(TEN, bounded=False), Gathered()
+    query = query_over(source, sink=sink, checkpoint_path=str(tmp_path), checkpoint_interval=100)
+    query.process_available()
+    assert len(sink.rows) == 10
+    query.stop()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_batch_larger_than_an_epoch_is_cut(threaded: bool, durable: bool, tmp_path: Path) -> None:
+    """Its epochs share one commit, as its offset stands after its last row."""
+    source, sink = Scripted([LARGE, TEN[0]]), Gathered()
+    folder = str(tmp_path) if durable else None
+    query = query_over(source, sink=sink, checkpoint_path=folder, epoch_rows_max=4)
+    _ = finished(query.start()) if threaded else query.process_available()
+    query.stop()
+    assert [len(sink.epochs[epoch]) for epoch in (1, 2, 3)] == [4, 4, 2]
+    assert source.acks == ["1", "2"]
+    if durable:
+        assert points(tmp_path)[:2] == [(3, "1", [1, 2, 3]), (4, "2", [4])]
+
+
+def test_a_cut_batch_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(epoch: int, table: pa.Table) -> None:
+        del table
+        if epoch == 2:
+            raise OSError("no")
+
+    source = Scripted([LARGE])
+    for staging in (full, lambda _epoch, _rows: None):
+        sink = Gathered(staging=staging)
+        query = query_over(source, sink=sink, sql=SUM, checkpoint_path=str(tmp_path), epoch_rows_max=4)
+        if staging is full:
+            with pytest.raises(ExternalError):
+                query.process_available()
+            assert sink.epochs == {}
+            assert sink.calls.count("abort") == 1
+            assert points(tmp_path) == []
+        else:
+            query.process_available()
+            query.stop()
+    assert sink.rows[-1] == {"n": 10, "s": 45, "diff": 1}
+
+
+# --- restart
+
+
+@pytest.mark.parametrize("epochs", range(1, 10))
+def test_restored_after_any_epoch_it_goes_on_exactly(epochs: int, tmp_path: Path) -> None:
+    """T-13: the state and the offset come back together; nothing is doubled, nothing lost."""
+    source, given = Scripted(TEN), []
+    for batches in (epochs, None):
+        sink = Gathered()
+        query = query_over(source, sink=sink, sql=SUM, checkpoint_path=str(tmp_path), epoch_rows_max=1)
+        if batches is not None:
+            assert query.await_termination(PATIENCE_S, max_batches=batches)
+        else:
+            assert query.status is QueryStatus.RESTORED
+            assert query.progress()["batches_processed"] == epochs
+            finished(query.start())
+        given.append(sink.rows)
+    shown = [row for rows in given for row in rows if row["diff"] > 0]
+    assert [(row["n"], row["s"]) for row in shown] == [(n + 1, n * (n + 1) // 2) for n in range(10)]
+    assert query.progress()["batches_processed"] == 10
+
+
+def test_a_source_that_cannot_replay_is_not_told_an_offset(tmp_path: Path) -> None:
+    """Best effort, and said so."""
+    source = Scripted(TEN, replayable=False)
+    query = query_over(source, sink=Gathered(), checkpoint_path=str(tmp_path))
+    query.process_available()
+    query.stop()
+    assert query.delivery.held == "best-effort"
+    again = query_over(source, sink=Gathered(), checkpoint_path=str(tmp_path))
+    again.stop()
+    assert source.contexts[-1].resume_from is None
+
+
+@pytest.mark.parametrize("asked", ["exactly-once", "at-least-once", "best-effort"])
+def test_delivery_that_is_asked_and_possible_holds(asked: str, tmp_path: Path) -> None:
+    query = query_over(Scripted(TEN), sink=Gathered(), checkpoint_path=str(tmp_path), delivery_mode=asked)
+    query.stop()
+    assert query.delivery.held == asked
+
+
+def test_several_queries_run_at_once() -> None:
+    sinks = [Gathered() for _ in range(4)]
+    queries = [query_over(Scripted(TEN), sink=sink, sql=SUM, epoch_rows_max=2).start() for sink in sinks]
+    for query, sink in zip(queries, sinks, strict=True):
+        finished(query)
+        assert sink.rows[-1] == {"n": 10, "s": 45, "diff": 1}
+    assert len({query.id for query in queries}) == 4
+
+
+# --- triggers
+
+
+def test_once_is_one_epoch_of_all_that_is_there() -> None:
+    source, sink = MemorySource(TEN, bounded=False), Gathered()
+    finished(query_over(source, sink=sink, trigger=Trigger.once(), epoch_rows_max=3).start())
+    assert list(sink.epochs) == [1]
+    assert len(sink.rows) == 10
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_available_now_stops_when_nothing_more_is_there(bounded: bool) -> None:
+    source, sink = MemorySource(TEN, bounded=bounded), Gathered()
+    query = query_over(source, sink=sink, trigger=Trigger.available_now(), epoch_rows_max=3).start()
+    finished(query)
+    assert len(sink.rows) == 10
+    assert query.status is QueryStatus.STOPPED
+
+
+def test_processing_time_waits_for_its_tick() -> None:
+    """Between two ticks rows wait, however long; a full epoch does not."""
+    clock = ManualClock()
+    queue, sink = QueueSource(SCHEMA), _Counting()
+    options = {"trigger": Trigger.processing_time(1_000), "epoch_rows_max": 50, "idle_wait_ms": 3_600_000}
+    query = query_over(queue, sink=sink, clock=clock, **options).start()
+    queue.push_arrow(numbered(1))
+    sink.wait_for(1)  # the first epoch is due at once
+    for value in range(3):
+        queue.push_arrow(numbered(value))
+    while clock.next_deadline_ms() != 1_000:  # the query waits for its tick
+        pass
+    assert len(sink.rows) == 1
+    clock.advance(1_000)
+    sink.wait_for(4)
+    queue.push_arrow(numbered(*range(50)))
+    sink.wait_for(54)
+    query.stop()
+
+
+def test_continuous_takes_what_comes_at_once() -> None:
+    queue, sink = QueueSource(SCHEMA), _Counting()
+    query = query_over(queue, sink=sink, trigger=Trigger.continuous(20), clock=ManualClock()).start()
+    for value in range(5):
+        queue.push_arrow(numbered(value))
+        sink.wait_for(value + 1)
+    query.stop()
+    assert len(sink.epochs) == 5
+
+
+def test_the_size_of_epochs_follows_latency_and_load() -> None:
+    pace = Pace(Trigger.continuous(20), 65_536)
+    assert pace.rows == 65_536
+    pace.took(40_000, 60, behind=False)
+    assert pace.rows == 20_000, "an epoch took longer than half the latency"
+    pace.took(20_000, 30, behind=False)
+    pace.took(10_000, 15, behind=False)
+    assert pace.rows == 5_000
+    pace.took(5_000, 8, behind=False)
+    assert pace.rows == 10_000, "there was time left"
+    pace.took(100, 1, behind=False)
+    assert pace.rows == 10_000, "a small epoch says nothing about a large one"
+    for _ in range(5):
+        pace.took(10_000, 15, behind=True)
+    assert pace.rows == 65_536, "behind, larger epochs catch up"
+    for _ in range(50):
+        pace.took(pace.rows, 1_000, behind=False)
+    assert pace.rows == 256
+    other = Pace(Trigger.processing_time(20), 100)
+    other.took(100, 1_000, behind=False)
+    assert other.rows == 100
+
+
+class _Counting(Gathered):
+    """Tells when so many rows are visible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = threading.Condition()
+
+    def commit(self, epoch: int, ref: str) -> None:
+        super().commit(epoch, ref)
+        with self._more:
+            self._more.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self._more:
+            assert self._more.wait_for(lambda: len(self.rows) >= count, PATIENCE_S)
+        assert len(self.rows) == count
+
+
+# --- how it is told to run
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_await_termination_stops_after_so_many_batches_a56(count: int) -> None:
+    """A-56: it starts the query, and ends it when the batches are processed."""
+    source, sink = Scripted(TEN, bounded=False), Gathered()
+    query = query_over(source, sink=sink)
+    assert query.await_termination(PATIENCE_S, max_batches=count)
+    assert query.status is QueryStatus.STOPPED
+    assert query.progress()["batches_processed"] == count == len(sink.rows)
+    assert not source.is_open
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("epoch_rows_max", 0, "option.value"),
+        ("checkpoint_interval", 0, "option.value"),
+        ("max_inflight_batches", 0, "option.value"),
+        ("backpressure_low_watermark", 2, "option.value"),
+        ("retries", -1, "option.value"),
+        ("output_mode", "updated", "stream.mode"),
+        ("delivery_mode", "perhaps", "stream.mode"),
+        ("epoch_row_max", 5, "stream.option"),
+        ("trigger_interval_ms", 5, "stream.option"),
+        ("late_sink", Gathered(), "stream.late_sink"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(option: str, value: object, code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        query_over(Scripted(TEN), sink=Gathered(), **{"trigger": Trigger.once(), option: value})
+    assert caught.value.code == code
+
+
+def test_the_names_of_options_that_were() -> None:
+    query = query_over(Scripted(TEN), sink=Gathered(), trigger_interval_ms=250, checkpoint_delivery_mode="best-effort")
+    assert query._options.trigger == Trigger.processing_time(250)
+    assert query.delivery.asked == "best-effort"
+    query.stop()
+
+
+def test_a_query_on_a_thread_is_not_also_run_by_the_caller() -> None:
+    query = query_over(Scripted([abi.Blocked()], bounded=False), sink=Gathered()).start()
+    with pytest.raises(InputError) as caught:
+        query.process_available()
+    assert caught.value.code == "stream.started"
+    query.stop()
