@@ -454,6 +454,11 @@ class Accumulator:
         if self._present is not None:
             self._present.data[slots] = values.present
 
+    def empty(self, count: int) -> Vector:
+        """So many values into which nothing was folded."""
+        data = np.zeros((count, *self._values.data.shape[1:]), self._values.data.dtype)
+        return Vector(data, None if self._present is None else np.zeros(count, np.bool_))
+
     def folded(self, old: Vector, given: Vector) -> Vector:
         """What is kept when `given` comes to `old`."""
         if self._fold is Fold.ADD:
@@ -644,6 +649,11 @@ class KeyedStore:
         """The accumulators of these slots."""
         return tuple(accumulator.take(slots) for accumulator in self.accumulators)
 
+    def put(self, slots: Rows, columns: Sequence[Vector]) -> None:
+        """Set the accumulators of these slots, outside of any epoch; of a slot that is there twice, the last."""
+        for accumulator, values in zip(self.accumulators, columns, strict=True):
+            accumulator.put(slots, values)
+
     def closes(self, slots: Rows) -> Array:
         """When these slots close."""
         assert self._closes is not None
@@ -655,8 +665,8 @@ class KeyedStore:
 
     # --- epochs ----------------------------------------------------------------------------------------------
 
-    def committed(self) -> bool:
-        """The epoch is durable. Whether slots have moved."""
+    def committed(self) -> Rows | None:
+        """The epoch is durable. Where slots have moved, those that are left, in their new order."""
         for slots in self._undo.forgotten:
             slots = slots[self._alive.data[slots]]
             self._alive.data[slots] = False
@@ -665,15 +675,14 @@ class KeyedStore:
             self._gone += len(slots)
         self._undo = _Undo()
         if self._index is None:
-            return False
+            return None
         self._index.committed()
         if self._gone < _KEPT_FORGOTTEN or self._gone <= self.live:
-            return False
-        self._move()
-        return True
+            return None
+        return self._move()
 
-    def _move(self) -> None:
-        """Move the keys that are left together."""
+    def _move(self) -> Rows:
+        """Move the keys that are left together; their slots until now."""
         assert self._index is not None
         slots = self.alive(0, self.count)
         for accumulator in self.accumulators:
@@ -691,6 +700,7 @@ class KeyedStore:
         self._alive.data[:] = True
         self._index.move(slots)
         self._gone = 0
+        return slots
 
     def rolled_back(self) -> None:
         """The epoch failed: everything is as it was before it."""

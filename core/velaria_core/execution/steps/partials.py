@@ -202,7 +202,6 @@ class PartialsStep(Step):
         self._log: KeyedLog | None = None
         if store.durable:
             self._log = KeyedLog(store, name, self._kept, kinds, _hash(kinds))
-            self._log.restore()
             self._forget_empty()
         self._fresh = True
 
@@ -234,7 +233,7 @@ class PartialsStep(Step):
         vectors = [vector_of(column) for column in columns[1 + self._keys : 1 + self._keys + len(self._plan.partials)]]
         folded = self._kept.fold(vector_of(columns[0]).data, keys, vectors, closes)
         if self._log is not None:
-            self._log.append(folded.slots, keys, folded.new)
+            self._log.append(keys, folded)
         return self._shown(keys, folded, at)
 
     def _closes(self, grouped: pa.Table) -> Array | None:
