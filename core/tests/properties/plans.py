@@ -397,12 +397,46 @@ def _window_assign(draw: Draw, made: Made, other: Other) -> Made:
     return Made(node, made.kinds | added)
 
 
+def _time_of(draw: Draw, made: Made) -> tuple[str, TimeKind, int] | None:
+    """A time column, how it holds time, and how many milliseconds its values lie apart."""
+    if not (times := made.of(Kind.TIME, Kind.INT)):
+        return None
+    time = draw(st.sampled_from(times))
+    return (time, TimeKind.TIMESTAMP, 60_000) if made.kinds[time] is Kind.TIME else (time, TimeKind.INTEGER, 1)
+
+
+def _session_window(draw: Draw, made: Made, other: Other) -> Made:
+    if (found := _time_of(draw, made)) is None:
+        return _filter(draw, made, other)
+    time, kind, unit = found
+    keys = draw(st.lists(st.sampled_from(list(made.kinds)), max_size=2, unique=True))
+    start, end = made.fresh("s"), made.fresh("t")
+    gap_ms = unit * draw(st.sampled_from([1, 2, 10, 15]))
+    node = op.SessionWindow(made.node, tuple(keys), time, kind, gap_ms, start, end)
+    return Made(node, made.kinds | {start: made.kinds[time], end: made.kinds[time]})
+
+
+def _drop_duplicates(draw: Draw, made: Made, other: Other) -> Made:
+    if (found := _time_of(draw, made)) is None:
+        return _filter(draw, made, other)
+    time, kind, unit = found
+    keys = draw(st.lists(st.sampled_from(list(made.kinds)), min_size=1, max_size=2, unique=True))
+    within_ms = unit * draw(st.sampled_from([1, 2, 15]))
+    return replace(made, node=op.DropDuplicates(made.node, tuple(keys), time, kind, within_ms), ordered=False)
+
+
+def _processing_time(draw: Draw, made: Made, other: Other) -> Made:
+    # Over rows that only come; and what the clock says is not to be compared.
+    rows = _values(draw, made, other)
+    timed = op.ProcessingTime(rows.node, rows.fresh("p"))
+    return replace(rows, node=op.Drop(timed, (timed.name,)))
+
+
 def _watermark(draw: Draw, made: Made, other: Other) -> Made:
     # Late rows are folded in: else the stream's answer is less those that came too late.
-    if not (times := made.of(Kind.TIME, Kind.INT)):
+    if (found := _time_of(draw, made)) is None:
         return _filter(draw, made, other)
-    time = draw(st.sampled_from(times))
-    kind = TimeKind.TIMESTAMP if made.kinds[time] is Kind.TIME else TimeKind.INTEGER
+    time, kind, _ = found
     delay_ms, ahead_ms = draw(st.sampled_from([0, 2, 600_000])), draw(st.sampled_from([1, 10**9]))
     return replace(made, node=op.Watermark(made.node, time, kind, delay_ms, Late.FOLD, ahead_ms), ordered=False)
 
@@ -453,6 +487,7 @@ STEPS: dict[type[Node], Step] = {
     op.ApplyInBatches: _apply_in_batches,
     op.Distinct: _distinct,
     op.Drop: _drop,
+    op.DropDuplicates: _drop_duplicates,
     op.Except: _except,
     op.Explode: _explode,
     op.Filter: _filter,
@@ -461,11 +496,13 @@ STEPS: dict[type[Node], Step] = {
     op.Limit: _limit,
     op.Opaque: _opaque,
     op.Pivot: _pivot,
+    op.ProcessingTime: _processing_time,
     op.Project: _project,
     op.Refresh: _refresh,
     op.Rename: _rename,
     op.Sample: _sample,
     op.Scan: _scan,
+    op.SessionWindow: _session_window,
     op.Sort: _sort,
     op.TopK: _top_k,
     op.Union: _union,

@@ -137,7 +137,7 @@ class StreamingQuery(Reported):
         # Before the steps: those of another query would not fit the tables that they find.
         ledger = Ledger(store, fingerprint(self._plan)) if options.checkpoint_path is not None else None
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
-        flow = compile_steps(self._plan, store, self._engine, streams)
+        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode)
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,

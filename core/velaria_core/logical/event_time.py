@@ -64,13 +64,15 @@ class Horizon:
 
     Attributes:
         column: a column of the input.
-        late: a row whose value is closed under this bound, as the epoch begins, comes too late: it is left out.
+        late: a row whose value is closed under this bound, as the epoch begins, comes too late: it is left out. None
+            where none does.
         kept: a row whose value is closed under this bound, as the epoch ends, changes nothing any more: forgotten.
+            None where rows are not forgotten one by one.
     """
 
     column: str
-    late: TimeBound
-    kept: TimeBound
+    late: TimeBound | None
+    kept: TimeBound | None
 
 
 def widest(one: TimeBound, other: TimeBound) -> TimeBound | None:

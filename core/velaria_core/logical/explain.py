@@ -20,6 +20,7 @@ from velaria_core.logical.operators import (
     ApplyInBatches,
     Distinct,
     Drop,
+    DropDuplicates,
     Except,
     Explode,
     Filter,
@@ -28,11 +29,13 @@ from velaria_core.logical.operators import (
     Limit,
     Opaque,
     Pivot,
+    ProcessingTime,
     Project,
     Refresh,
     Rename,
     Sample,
     Scan,
+    SessionWindow,
     Sort,
     TopK,
     Union,
@@ -264,6 +267,15 @@ def _window_assign(node: WindowAssign) -> Details:
     }
 
 
+def _drop_duplicates(node: DropDuplicates) -> Details:
+    return {"keys": _bracketed(node.keys), "time": node.time, "within_ms": str(node.within_ms)}
+
+
+def _session_window(node: SessionWindow) -> Details:
+    keys = {"keys": _bracketed(node.keys)} if node.keys else {}
+    return {**keys, "time": node.time, "gap_ms": str(node.gap_ms), "start": node.start, "end": node.end}
+
+
 def _watermark(node: Watermark) -> Details:
     return {
         "time": node.time,
@@ -305,6 +317,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     ),
     Distinct: Facts("Distinct", True, "the rows are grouped by all their keys", _distinct),
     Drop: Facts(FUSED, False, _ROW_WISE, lambda node: {"dropped": _bracketed(node.dropped)}),
+    DropDuplicates: Facts("Deduplicate", True, "rows of a key are compared with those just before", _drop_duplicates),
     Except: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
     Explode: Facts(FUSED, False, _ROW_WISE, _explode),
     Filter: Facts(FUSED, False, _ROW_WISE, lambda node: {"predicate": listed([node.predicate])}),
@@ -313,6 +326,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Limit: Facts("Limit", False, "stops its input when it has its rows", _limit),
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),
+    ProcessingTime: Facts(FUSED, False, _ROW_WISE, lambda node: {"column": node.name}),
     Project: Facts(FUSED, False, _ROW_WISE, lambda node: {"columns": _bracketed(node.named)}),
     Refresh: Facts(FUSED, False, _ROW_WISE, lambda node: {"every_ms": str(node.every_ms)}),
     Rename: Facts(
@@ -320,6 +334,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     ),
     Sample: Facts("Sample", None, "the rows are drawn while they pass", _sample),
     Scan: Facts(SOURCE, False, "the engine reads it; a stream reads it once, as insertions", _scan),
+    SessionWindow: Facts("SessionWindow", True, "a later row can join two sessions", _session_window),
     Sort: Facts(
         "Sort", True, "the row that comes first may be the last to arrive", lambda n: {"keys": _bracketed(n.keys)}
     ),

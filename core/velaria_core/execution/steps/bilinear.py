@@ -9,6 +9,7 @@ from sqlglot import exp
 from velaria_core.changes import DIFF, concat
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, query_of, some
+from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.rows import Rows
 from velaria_core.execution.steps.source import StaticStep
@@ -43,12 +44,23 @@ class BilinearStep(Step):
         found = store.schema(statements[0])
         super().__init__(found if append_only else found.remove(len(found) - 1), append_only, below)
         self._meet = [store.prepare(statement) for statement in statements]
+        horizons = node.horizons(*(step.times for step in below))
+        logs = [
+            [(rows, horizon.column)] if horizon is not None else []
+            for rows, horizon in zip(self._sides, horizons, strict=True)
+        ]
+        self._horizons = Horizons(store, below, horizons, logs)
         still = [never_changes(step) for step in below]
         self._still = still.index(True) if any(still) else None
         if self._still is not None:
             self.impl, self.impl_reason = "one-sided", "one side does not change, so the rows of the other are not kept"
 
-    def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
+    def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
+        made = self._changed(self._horizons.admitted(self, changes, at))
+        self._horizons.forget(at)
+        return made
+
+    def _changed(self, changes: Sequence[Changes]) -> Changes:
         for rows, given in zip(self._sides, changes, strict=True):
             rows.feed.table = fitted(given, rows.feed)
         if self._still is not None:
@@ -68,6 +80,7 @@ class BilinearStep(Step):
         return sum(rows.nbytes for rows in self._sides)
 
     def rolled_back(self) -> None:
+        self._horizons.rolled_back()
         for rows in self._sides:
             rows.rolled_back()
 

@@ -11,31 +11,38 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import count
 
+from velaria_core.contract.modes import OutputMode
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.applied import AppliedStep, ReappliedStep
 from velaria_core.execution.steps.base import Step
 from velaria_core.execution.steps.bilinear import BilinearStep
+from velaria_core.execution.steps.closing import ClosingStep
 from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
 from velaria_core.execution.steps.refreshed import RefreshStep
+from velaria_core.execution.steps.session import SessionStep
 from velaria_core.execution.steps.source import SourceStep, StaticStep
-from velaria_core.execution.steps.watermark import WatermarkStep
+from velaria_core.execution.steps.watermark import ProcessingTimeStep, WatermarkStep
 from velaria_core.logical.event_time import STATIC, Times
 from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Reread, Timed
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import ApplyInBatches, Join, Refresh, Scan, Watermark
+from velaria_core.logical.operators import ApplyInBatches, Join, ProcessingTime, Refresh, Scan, SessionWindow, Watermark
 from velaria_core.logical.partials import Partials
 
 
-def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int, bool]) -> Dataflow:
+def compile_steps(
+    root: Node, store: Store, engine: Engine, streams: Mapping[int, bool], output: OutputMode = OutputMode.UPDATE
+) -> Dataflow:
     """The incremental form of a plan.
 
     Args:
         engine: where static tables are read.
         streams: for each relation that is a stream, by identity, whether it is append-only.
+        output: with `append`, rows of the result that may still change are held until event time has closed them, where
+            it closes a column of theirs.
     """
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
@@ -48,7 +55,9 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
     def times(node: Node) -> Times:
         if id(node) not in known:
             below = [times(child) for child in node.inputs]
-            moves = isinstance(node, Refresh | Watermark) or (isinstance(node, Scan) and id(node.relation) in streams)
+            moves = isinstance(node.stream(), Reread | Timed) or (
+                isinstance(node, Scan) and id(node.relation) in streams
+            )
             still = not moves and all(one is STATIC for one in below)
             known[id(node)] = STATIC if still else node.times(*below)
         return known[id(node)]
@@ -84,8 +93,11 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
             case Linear():
                 return ConcatStep(store, node, [built(child) for child in node.inputs])
             case Timed():
-                assert isinstance(node, Watermark)
-                return WatermarkStep(store, name, node, built(node.input))
+                assert isinstance(node, (Watermark, ProcessingTime))
+                below = built(node.input)
+                if isinstance(node, ProcessingTime):
+                    return ProcessingTimeStep(store, node, below)
+                return WatermarkStep(store, name, node, below)
             case Reread():
                 assert isinstance(node, Refresh)
                 if any(isinstance(one, Scan) and id(one.relation) in streams for one in node.walk()):
@@ -100,6 +112,8 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
                 return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
                 return folding
+            case Keyed() if isinstance(node, SessionWindow):
+                return SessionStep(store, name, node, built(node.input))
             case Keyed(by):
                 return keyed_step(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
             case _:
@@ -118,7 +132,12 @@ def compile_steps(root: Node, store: Store, engine: Engine, streams: Mapping[int
         plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
         return None if plan is None else PartialsStep(store, name, plan, run, below, times(node))
 
-    built(root)
+    result = built(root)
+    closing = next(((name, result.times[name]) for name in result.schema.names if name in result.times), None)
+    if output is OutputMode.APPEND and not result.append_only and closing is not None:
+        held = ClosingStep(store, "closing", result, *closing)
+        held.node, held.times = root, result.times
+        steps.append(held)
     return Dataflow(tuple(steps), sources)
 
 

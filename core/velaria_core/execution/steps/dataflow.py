@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from velaria_core.execution.steps.base import Changes, Moment, Step
 from velaria_core.execution.steps.source import SourceStep
-from velaria_core.execution.steps.watermark import WatermarkStep
+from velaria_core.execution.steps.watermark import ProcessingTimeStep, WatermarkStep
 from velaria_core.execution.watermark import Tracker
 from velaria_core.logical.event_time import END
 from velaria_core.logical.node import Node
@@ -52,7 +52,7 @@ class Dataflow:
         self.steps, early = _times_first(steps)
         self._parts = (self.steps[:early], self.steps[early:])
         self.sources = sources
-        self._timed = [step for step in self.steps if isinstance(step, WatermarkStep)]
+        self._timed = [step for step in self.steps if isinstance(step, (WatermarkStep, ProcessingTimeStep))]
         relations = {id(step): key for key, step in sources.items()}
         for timed in self._timed:
             timed.sources = frozenset(relations[id(one)] for one in _below(timed) if id(one) in relations)
@@ -203,7 +203,7 @@ def _times_first(steps: Sequence[Step]) -> tuple[tuple[Step, ...], int]:
     before the rest of them runs."""
     early: set[int] = set()
     for step in steps:
-        if isinstance(step, WatermarkStep):
+        if isinstance(step, (WatermarkStep, ProcessingTimeStep)):
             early |= {id(step), *(id(below) for below in _below(step))}
     first = tuple(step for step in steps if id(step) in early)
     return (*first, *(step for step in steps if id(step) not in early)), len(first)

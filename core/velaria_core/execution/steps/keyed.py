@@ -10,7 +10,9 @@ import pyarrow as pa
 from velaria_core.changes import DIFF
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
+from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.rows import Log, Rows
+from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Limit, TopK
@@ -86,6 +88,7 @@ class KeyedStep(Step):
             f"SELECT {columns}, 1 AS {DIFF} FROM ({result}) UNION ALL {before}"
             f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
         )
+        self._horizons = Horizons(store, below, *self._forgetting(node, by, below, shown_by))
         if selecting:
             self.impl, self.impl_reason = "best-rows", "rows only come, so those that are shown are all that is kept"
         elif not self._keyed:
@@ -93,7 +96,29 @@ class KeyedStep(Step):
         elif self._shown is not None:
             self.impl_reason = "the touched keys are computed anew and compared with what was shown of them"
 
+    def _forgetting(
+        self, node: Node, by: Sequence[Names], below: Sequence[Step], shown_by: Names | None
+    ) -> tuple[Sequence[Horizon | None], list[list[tuple[Log, str]]]]:
+        """For each input, what its node says of time, and the logs that forget with it, by a column of theirs."""
+        horizons = node.horizons(*(step.times for step in below))
+        logs: list[list[tuple[Log, str]]] = [[] for _ in below]
+        for at, horizon in enumerate(horizons):
+            if horizon is not None and horizon.kept is not None:
+                logs[at] += [(rows, horizon.column) for rows in self._rows[at : at + 1]]
+                if at == 0 and self._shown is not None and shown_by is not None:
+                    logs[at].append((self._shown, shown_by[list(by[0]).index(horizon.column)]))
+        return horizons, logs
+
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
+        made = self._changed(self._horizons.admitted(self, changes, at), at)
+        self._forget(at)
+        return made
+
+    def _forget(self, at: Moment) -> None:
+        """Remove the state of what event time has closed."""
+        self._horizons.forget(at)
+
+    def _changed(self, changes: Sequence[Changes], at: Moment) -> Changes:
         # Of no rows at all an aggregate without keys shows one row, from the first epoch on.
         if all(given is None for given in changes) and not (at.first and not self._keyed):
             return None
@@ -117,6 +142,7 @@ class KeyedStep(Step):
         return sum(log.nbytes for log in self._logs())
 
     def rolled_back(self) -> None:
+        self._horizons.rolled_back()
         for log in self._logs():
             log.rolled_back()
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from velaria_core.changes import concat
+from velaria_core.changes import concat, constant
+from velaria_core.errors import InputError
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, some
 from velaria_core.execution.watermark import JUMP_ROWS, Mask, Micros, TimeColumn, Timeline, kept
 from velaria_core.logical.event_time import Late
-from velaria_core.logical.operators import Watermark
+from velaria_core.logical.operators import ProcessingTime, Watermark
 
 
 class WatermarkStep(Step):
@@ -153,6 +154,57 @@ class WatermarkStep(Step):
 
     def rolled_back(self) -> None:
         self._line = self._durable
+
+
+class ProcessingTimeStep(Step):
+    """Each row gets the clock as the epoch began, and the watermark is the clock. It never goes back, even where the
+    clock does."""
+
+    impl = "numpy"
+    impl_reason = "a column of one value is added"
+    late: Changes = None
+    late_rows = ahead_rows = 0
+    sends_late_rows = False
+
+    def __init__(self, store: Store, node: ProcessingTime, below: Step) -> None:
+        del store
+        if not below.append_only:
+            raise InputError(
+                "stream.processing_time",
+                f"{node.name} is not for rows that go again: they would go with another time than they came with",
+                hint="take with_processing_time before the rows are aggregated",
+            )
+        super().__init__(below.schema.append(pa.field(node.name, pa.timestamp("us"))), True, [below])
+        self.ended = False
+        self.sources: frozenset[int] = frozenset()
+        self._now_us = self._durable_us = 0
+
+    def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
+        (given,) = changes
+        now_us = self.reading_us(at.now_ms)
+        self._now_us = now_us
+        if given is None:
+            return None
+        return given.append_column(self.schema.field(-1), constant(now_us, given.num_rows).view(pa.timestamp("us")))
+
+    def reading_us(self, now_ms: int) -> int:
+        return max(self._now_us, now_ms * 1000)
+
+    def is_idle(self, now_ms: int) -> bool:
+        del now_ms
+        return False
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"now_us": self._now_us}
+
+    def restore(self, remembered: dict[str, Any]) -> None:
+        self._now_us = self._durable_us = remembered["now_us"]
+
+    def committed(self) -> None:
+        self._durable_us = self._now_us
+
+    def rolled_back(self) -> None:
+        self._now_us = self._durable_us
 
 
 def _known(times: Micros, valid: Mask | None) -> Micros:

@@ -7,6 +7,7 @@ from velaria_core.logical.operators.aggregate import Aggregate
 from velaria_core.logical.operators.apply_in_batches import ApplyInBatches
 from velaria_core.logical.operators.distinct import Distinct
 from velaria_core.logical.operators.drop import Drop
+from velaria_core.logical.operators.drop_duplicates import DropDuplicates
 from velaria_core.logical.operators.except_ import Except
 from velaria_core.logical.operators.explode import Explode
 from velaria_core.logical.operators.filter import Filter
@@ -15,11 +16,13 @@ from velaria_core.logical.operators.join import Join, JoinKind
 from velaria_core.logical.operators.limit import Limit
 from velaria_core.logical.operators.opaque import Opaque
 from velaria_core.logical.operators.pivot import Pivot
+from velaria_core.logical.operators.processing_time import ProcessingTime
 from velaria_core.logical.operators.project import Project
 from velaria_core.logical.operators.refresh import Refresh
 from velaria_core.logical.operators.rename import Rename
 from velaria_core.logical.operators.sample import Sample
 from velaria_core.logical.operators.scan import Scan
+from velaria_core.logical.operators.session_window import SessionWindow
 from velaria_core.logical.operators.sort import Sort
 from velaria_core.logical.operators.top_k import TopK
 from velaria_core.logical.operators.union import Union
@@ -35,6 +38,7 @@ ALL: tuple[type[Node], ...] = (
     ApplyInBatches,
     Distinct,
     Drop,
+    DropDuplicates,
     Except,
     Explode,
     Filter,
@@ -43,11 +47,13 @@ ALL: tuple[type[Node], ...] = (
     Limit,
     Opaque,
     Pivot,
+    ProcessingTime,
     Project,
     Refresh,
     Rename,
     Sample,
     Scan,
+    SessionWindow,
     Sort,
     TopK,
     Union,
@@ -65,6 +71,7 @@ __all__ = [
     "ApplyInBatches",
     "Distinct",
     "Drop",
+    "DropDuplicates",
     "Except",
     "Explode",
     "Filter",
@@ -74,11 +81,13 @@ __all__ = [
     "Limit",
     "Opaque",
     "Pivot",
+    "ProcessingTime",
     "Project",
     "Refresh",
     "Rename",
     "Sample",
     "Scan",
+    "SessionWindow",
     "Sort",
     "TopK",
     "Union",

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from sqlglot import exp
-
 from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
-from velaria_core.logical.node import Node, Unary, listed
+from velaria_core.logical.node import Node, Unary, listed, time_of
 from velaria_core.logical.query import Named, Query
 
 
@@ -41,9 +39,8 @@ class Project(Unary):
 
     def times(self, *inputs: Times) -> Times:
         (below,) = inputs
-        return {
-            name: below[tree.name] for name, tree in self.named if isinstance(tree, exp.Column) and tree.name in below
-        }
+        found = {name: time_of(tree, below) for name, tree in self.named}
+        return {name: bound for name, bound in found.items() if bound is not None}
 
     def stream(self) -> Incremental:
         return Linear()

@@ -106,7 +106,10 @@ class WindowAssign(Unary):
         return f"x + to_milliseconds({self.size_ms})"
 
     def _as_text(self, time: str) -> str:
-        return f"strftime({time}, '%Y-%m-%dT%H:%M:%S')" if self.kind is TimeKind.TEXT else time
+        if self.kind is not TimeKind.TEXT:
+            return time
+        fraction = ".%g" if self.size_ms % 1000 or self.slide_ms % 1000 else ""
+        return f"strftime({time}, '%Y-%m-%dT%H:%M:%S{fraction}')"
 
     def stream(self) -> Incremental:
         return Linear()

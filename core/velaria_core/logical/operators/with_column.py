@@ -12,7 +12,7 @@ from functools import cached_property
 from velaria_core.logical.event_time import Times
 from velaria_core.logical.expr import reference
 from velaria_core.logical.incremental import Incremental, Linear
-from velaria_core.logical.node import Unary, listed
+from velaria_core.logical.node import Unary, listed, time_of
 from velaria_core.logical.query import Named, Query
 
 
@@ -37,8 +37,8 @@ class WithColumn(Unary):
         return rows.projected(self._named())
 
     def times(self, *inputs: Times) -> Times:
-        computed = {name for name, _ in self.added}
-        return {name: bound for name, bound in inputs[0].items() if name not in computed}
+        found = dict(inputs[0]) | {name: time_of(tree, inputs[0]) for name, tree in self.added}
+        return {name: bound for name, bound in found.items() if bound is not None}
 
     def stream(self) -> Incremental:
         return Linear()
