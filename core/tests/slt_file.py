@@ -15,7 +15,7 @@ lines that begin with `#` are prose.
 TYPES has a letter a column: I integer, D decimal, R float, T text, B bool, W date, time or interval, X binary,
 N list, struct, map or vector. `rowsort` compares rows sorted by their text, `names` has the column names above the
 rows, `own` says that the bare engine would not give these rows. Before a record may stand `name LABEL`,
-`parameters JSON`, `only MODE ...`.
+`parameters JSON`, `only WAY ...` (of batch, epoch, rows, restored: see test_slt.py).
 
 Columns are separated by a tab or two spaces. NULL is NULL; text that would be misread is a JSON string.
 """

@@ -250,6 +250,13 @@ def test_t11_order_by_without_end_is_refused_at_start_and_at_explain(session: Da
     session.start_stream_sql("INSERT INTO out SELECT count(*) AS n FROM (SELECT k FROM folder ORDER BY k)").stop()
 
 
+def test_a_pivot_lists_its_values(session: DataflowSession) -> None:
+    text = "INSERT INTO out PIVOT events ON k IN ('a', 'b') USING sum(v) GROUP BY ts"
+    assert run(session, text)[:2] == [(1000, 1, None), (1500, None, 2)]
+    for text in ("PIVOT events ON k USING sum(v)", "SELECT * FROM (PIVOT events ON k USING sum(v))"):
+        refused("sql.open_pivot", lambda text=text: session.stream_sql(text))  # type: ignore[misc]
+
+
 def test_t11_kinds_are_kept(session: DataflowSession) -> None:
     session.sql("CREATE VIEW v AS SELECT * FROM events; CREATE TEMP TABLE t (ts BIGINT, k VARCHAR, v BIGINT)")
     cases: list[tuple[type[VelariaError], str, str]] = [

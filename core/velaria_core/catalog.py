@@ -38,6 +38,7 @@ from velaria_core.execution.declared import (
     with_columns,
 )
 from velaria_core.execution.duck import Engine
+from velaria_core.logical.endless import refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.node import Node
@@ -333,7 +334,9 @@ class Catalog:
 
     def bind_stream(self, select: Select, text: str) -> Node:
         """The plan of a SELECT with its SOURCE tables as streams."""
-        return Binder(_Names(self, streaming=True), text).bind(select)
+        node = Binder(_Names(self, streaming=True), text).bind(select)
+        refuse_open_pivot(node, select.tree, text)
+        return node
 
     def bind_stream_insert(self, statement: Insert, text: str) -> tuple[Node, abi.Sink]:
         """The plan of `INSERT INTO sink SELECT`, with the columns that the sink takes, and the sink.

@@ -24,6 +24,7 @@ class Extracted:
     prefix: str
     calls: list[Named] = field(default_factory=list)
     keys: tuple[Named, ...] = ()
+    _asked: list[Named] = field(default_factory=list)  # the calls as they stand in the expressions
 
     def rewrite(self, tree: exp.Expr) -> exp.Expr:
         """`tree` over the columns that the calls and keys become. Outermost matches win."""
@@ -50,24 +51,37 @@ class Extracted:
         return reference(self._name(tree)) if self.test(tree) else None
 
     def _name(self, tree: exp.Expr) -> str:
-        for name, known in self.calls:
+        for name, known in self._asked:
             if known == tree:
                 return name
-        name = f"{self.prefix}{len(self.calls) + 1}"
-        self.calls.append((name, tree.copy()))
+        name, call = f"{self.prefix}{len(self.calls) + 1}", tree.copy()
+        if _of_group(call):
+            # It reads the keys of its node, where other calls read the rows below.
+            call.set("expressions", [self._column_for(key) or key for key in call.expressions])
+        self._asked.append((name, tree.copy()))
+        self.calls.append((name, call))
         return name
 
 
 def aggregate_call(tree: exp.Expr) -> bool:
-    """A whole aggregate call, FILTER and WITHIN GROUP included, that is not a window function."""
+    """A whole aggregate call, FILTER and WITHIN GROUP included, that is not a window function.
+
+    GROUPING(key) is one: it says of a group by which of its keys it was made.
+    """
     if isinstance(tree, exp.Window):
         return False
+    if _of_group(tree):
+        return True
     if isinstance(tree, _WRAPPERS):
         return aggregate_call(tree.this)
     return is_aggregate(tree)
 
 
 _WRAPPERS = (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)
+
+
+def _of_group(tree: exp.Expr) -> bool:
+    return isinstance(tree, exp.Anonymous) and tree.name.lower() in ("grouping", "grouping_id")
 
 
 def _in_window(tree: exp.Expr) -> bool:
