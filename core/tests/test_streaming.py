@@ -199,4 +199,4 @@ def test_a_sink_that_fails_stops_the_query_and_leaves_nothing(session: DataflowS
 def test_explain_names_shape_and_cost(session: DataflowSession) -> None:
     frame = session.stream_sql("SELECT k, count(*) AS n FROM events WHERE v > 1 GROUP BY k")
     assert "shape=linear state=none cost=(rows changed)" in frame.explain()
-    assert "shape=keyed state=(rows or partial values by k) cost=(keys touched)" in frame.explain()
+    assert "shape=keyed state=(partial values of each key) cost=(keys touched)" in frame.explain()

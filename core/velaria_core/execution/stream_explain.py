@@ -6,7 +6,7 @@ one statement over the changes; then its time, rows and state stand at its own n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -34,6 +34,17 @@ from velaria_core.logical.incremental import Recompute
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
+
+# What a step keeps and what an epoch pays for it, by the step's `impl`, where that is other than the shape of its node
+# lets expect.
+_KEPT_AND_PAID: Final[Mapping[str, tuple[str, str]]] = {
+    "partials": ("partial values of each key", "keys touched"),
+    "best-rows": ("the rows that are shown", "rows changed and rows shown"),
+    "one-sided": ("none", "rows changed x their matches"),
+    "held": ("rows until they are closed", "rows changed and rows closed"),
+    "columns": ("none", "nothing: columns are handed on"),
+    "read-again": ("the table's rows", "the table's rows, when it is read again"),
+}
 
 # Stands in for a sink that is not chosen yet: it takes every form and promises everything.
 _ANY_SINK: Final = abi.SinkInfo(frozenset(SinkMode), transactional=True, idempotent=True, blocking=False)
@@ -178,7 +189,10 @@ def _of_step(step: Step, node: Node) -> dict[str, Any]:
     if step.impl == Step.impl:
         return {}
     why = f"; {shape.reason}" if isinstance(shape, Recompute) else ""
-    return {"reason": f"{step.impl}: {step.impl_reason}{why}"}
+    told = {"reason": f"{step.impl}: {step.impl_reason}{why}"}
+    if (words := _KEPT_AND_PAID.get(step.impl)) is not None:
+        told |= dict(zip(("state", "cost"), words, strict=True))
+    return told
 
 
 def _measured(flow: Dataflow, places: Sequence[int]) -> dict[str, Any]:
