@@ -2,23 +2,29 @@
 
 Staged rows lie in a table of their own in the schema `velaria_sink` of the same database, and a table of epochs beside
 it says which is the last that was committed. One transaction moves an epoch's rows and writes its number, so either
-both have happened or none has.
+both have happened or none has. Nothing is written before the commit where the query itself keeps nothing that outlives
+it, and so never commits an epoch of another life.
+
+Statements are prepared when they are first run, and take an epoch's rows from where they came: what was staged is read
+again only after a restart.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from velaria_core.contract.abi import DIFF, SinkContext, SinkInfo
-from velaria_core.contract.modes import SinkMode
+from velaria_core.contract.modes import DeliveryMode, SinkMode
 from velaria_core.errors import InputError, StateError
 from velaria_core.execution.duck import Cursor, Engine, Settings
 from velaria_core.execution.files.paths import PathLike
 from velaria_core.execution.sinks.folding import SIGNED, refuse_if_ahead, staged_gone
 from velaria_core.execution.state import Feed
-from velaria_core.types import duckdb_type, exported_type, quoted
+from velaria_core.types import duckdb_type, exported_type, literal, quoted
 
 SCHEMA = "velaria_sink"
 _EPOCHS = f'{SCHEMA}."velaria epochs"'
@@ -49,6 +55,10 @@ class TableSink:
         self._cursor: Cursor | None = None
         self._context: SinkContext | None = None
         self._feed = Feed("velaria_sink_feed", pa.schema([]))
+        self._durable = True
+        self._pending: dict[int, pa.Table] = {}  # staged in this life and not committed yet
+        self._committed = 0
+        self._prepared: dict[str, str] = {}
 
     def info(self) -> SinkInfo:
         return SinkInfo(frozenset(SinkMode), transactional=True, idempotent=True)
@@ -68,15 +78,12 @@ class TableSink:
             self._context = context
             self._prepare_tables(cursor, context)
             fields = [*context.schema, pa.field(DIFF, pa.int64())]
-            # Bound and prepared once: an epoch then costs two statements and two commits.
             self._feed = Feed("velaria_sink_feed", pa.schema(fields if context.mode in SIGNED else fields[:-1]))
             cursor.bind({self._feed.name: self._feed})
-            columns = _listed(context.schema)
-            count = quoted(DIFF) if context.mode in SIGNED else "1"
-            cursor.rows(
-                f"PREPARE velaria_stage AS INSERT INTO {self._staged} "
-                f"SELECT $1, {count}{', ' if columns else ''}{columns} FROM {self._feed.name}"
-            )
+            best_effort = context.delivery_mode is DeliveryMode.BEST_EFFORT
+            self._durable = context.checkpoint_path is not None or not best_effort
+            self._prepared = {}
+            self._pending = {epoch: rows for epoch, rows in self._pending.items() if epoch <= context.last_epoch}
             self._cursor = cursor
             self._held = held.pop_all()
 
@@ -104,6 +111,7 @@ class TableSink:
                 cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, 0)", [self._name])
             elif not context.last_epoch:
                 cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1", [self._name])
+            self._committed = known[0][0] if known and context.last_epoch else 0
 
     def _prepare_staged(self, cursor: Cursor, columns: str, last_epoch: int) -> None:
         """The table of staged rows, without what a crash left; its columns follow those of the query."""
@@ -115,75 +123,113 @@ class TableSink:
             cursor.rows(f"CREATE OR REPLACE TABLE {self._staged} {made}")
 
     def stage(self, epoch: int, changes: pa.Table) -> str:
-        cursor = self._open_cursor()
-        self._feed.table = changes.cast(self._feed.schema)
-        try:
-            cursor.rows(f"EXECUTE velaria_stage({epoch:d})")
-        finally:
-            self._feed.table = self._feed.schema.empty_table()
+        changes = changes.cast(self._feed.schema)
+        if self._durable:
+            with self._fed(changes):
+                self._run(f"INSERT INTO {self._staged} SELECT $1, * FROM {self._came()}", epoch)
+        self._pending[epoch] = changes
         return str(changes.num_rows)
 
     def commit(self, epoch: int, ref: str) -> None:
         cursor = self._open_cursor()
-        assert self._context is not None
+        if epoch <= self._committed:
+            self._pending.pop(epoch, None)
+            return
+        pending = self._pending.get(epoch)
         with cursor.transaction():
-            ((committed,),) = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self._name])
-            if epoch <= committed:
-                return
-            ((staged,),) = cursor.rows(f"SELECT count(*) FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
-            if staged != int(ref):
-                raise staged_gone(f'"{self._name}"', epoch)
-            self._apply(cursor, epoch, self._context)
-            cursor.rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
-            cursor.rows(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = $2", [epoch, self._name])
+            if pending is not None:
+                with self._fed(pending):
+                    self._apply(self._came(), pending)
+            else:
+                where = f"{_EPOCH} = {epoch:d}"
+                ((staged,),) = cursor.rows(f"SELECT count(*) FROM {self._staged} WHERE {where}")
+                if staged != int(ref):
+                    raise staged_gone(f'"{self._name}"', epoch)
+                self._apply(f"(SELECT * EXCLUDE ({_EPOCH}) FROM {self._staged} WHERE {where})", None)
+            if self._durable:
+                self._run(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", epoch)
+            self._run(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = {literal(self._name)}", epoch)
+        self._committed = epoch
+        self._pending.pop(epoch, None)
 
-    def _apply(self, cursor: Cursor, epoch: int, context: SinkContext) -> None:
+    @contextmanager
+    def _fed(self, rows: pa.Table) -> Iterator[None]:
+        """The feed has these rows."""
+        self._feed.table = rows
+        try:
+            yield
+        finally:
+            self._feed.table = self._feed.schema.empty_table()
+
+    def _came(self) -> str:
+        """SQL of the rows that are fed: their count, and the columns."""
+        context = self._context
+        assert context is not None
+        count = quoted(DIFF) if context.mode in SIGNED else "1"
         columns = _listed(context.schema)
-        rows = f"(SELECT * FROM {self._staged} WHERE {_EPOCH} = {epoch:d})"
+        return f"(SELECT {count} AS {_COUNT}{', ' if columns else ''}{columns} FROM {self._feed.name})"
+
+    def _run(self, sql: str, *arguments: int) -> int:
+        """Run a statement that is run again and again; how many rows it changed."""
+        cursor = self._open_cursor()
+        if sql not in self._prepared:
+            self._prepared[sql] = name = f"velaria_sink_{len(self._prepared)}"
+            cursor.rows(f"PREPARE {name} AS {sql}")
+        given = f"({', '.join(str(int(one)) for one in arguments)})" if arguments else ""
+        found = cursor.rows(f"EXECUTE {self._prepared[sql]}{given}")
+        return int(found[0][0]) if found else 0
+
+    def _apply(self, rows: str, pending: pa.Table | None) -> None:
+        """Do to the table what an epoch says. `rows` is SQL of it, `pending` its rows where they are at hand."""
+        context = self._context
+        assert context is not None
+        columns = _listed(context.schema)
         into = f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM"
         match context.mode:
             case SinkMode.APPEND:
-                cursor.rows(f"{into} {rows}")
+                self._run(f"{into} {rows}")
             case SinkMode.REPLACE:
-                cursor.rows(f"DELETE FROM {self._table}")
-                cursor.rows(f"{into} {rows}")
+                self._run(f"DELETE FROM {self._table}")
+                self._run(f"{into} {rows}")
             case SinkMode.UPSERT:
                 same = _same(context.keys, "t", "s")
-                cursor.rows(f"DELETE FROM {self._table} AS t USING {rows} AS s WHERE {same}")
-                cursor.rows(f"{into} {rows} WHERE {_COUNT} > 0")
+                self._run(f"DELETE FROM {self._table} AS t USING {rows} AS s WHERE {same}")
+                self._run(f"{into} {rows} WHERE {_COUNT} > 0")
             case SinkMode.RETRACT:
-                self._retract(cursor, rows, context)
+                self._retract(rows, context, pending)
 
-    def _retract(self, cursor: Cursor, rows: str, context: SinkContext) -> None:
+    def _retract(self, rows: str, context: SinkContext, pending: pa.Table | None) -> None:
         """Take away and add equal rows, as often as the epoch says in sum."""
         names, columns = context.schema.names, _listed(context.schema)
-        sums = (
-            f"(SELECT {columns}, CAST(sum({_COUNT}) AS BIGINT) AS {_COUNT} FROM {rows} AS r "
-            f"GROUP BY {columns} HAVING sum({_COUNT}) <> 0)"
-        )
+        if pending is None or pc.min(pending.column(DIFF)).as_py() < 0:
+            self._take_away(rows, names, columns)
+        sums = _sums(rows, columns)
+        times = f"(SELECT {columns}, unnest(range({_COUNT})) FROM {sums} AS c WHERE {_COUNT} > 0)"
+        self._run(f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM {times} AS n")
+
+    def _take_away(self, rows: str, names: list[str], columns: str) -> None:
+        sums = _sums(rows, columns)
         mine = ", ".join(f"t.{quoted(name)}" for name in names)
         doomed = (
             f"SELECT t.rowid AS id, -s.{_COUNT} AS times, row_number() OVER (PARTITION BY {mine}) AS place "
             f"FROM {self._table} AS t JOIN (SELECT * FROM {sums} AS c WHERE {_COUNT} < 0) AS s "
             f"ON {_same(names, 't', 's')}"
         )
-        gone = cursor.execute(
+        gone = self._run(
             f"DELETE FROM {self._table} WHERE rowid IN (SELECT id FROM ({doomed}) AS d WHERE place <= times)"
         )
-        ((asked,),) = cursor.rows(
-            f"SELECT coalesce(CAST(-sum({_COUNT}) AS BIGINT), 0) FROM {sums} AS c WHERE {_COUNT} < 0"
-        )
+        asked = self._run(f"SELECT coalesce(CAST(-sum({_COUNT}) AS BIGINT), 0) FROM {sums} AS c WHERE {_COUNT} < 0")
         if gone != asked:
             raise StateError(
                 "sink.changed",
                 f'{asked - gone} rows that go are not in "{self._name}"',
                 hint="nothing else may change this table while a query keeps it",
             )
-        times = f"(SELECT {columns}, unnest(range({_COUNT})) FROM {sums} AS c WHERE {_COUNT} > 0)"
-        cursor.rows(f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM {times} AS n")
 
     def abort(self, epoch: int, ref: str) -> None:  # noqa: ARG002 -- the contract's
-        self._open_cursor().rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
+        self._pending.pop(epoch, None)
+        if self._durable:
+            self._open_cursor().rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
 
     def close(self) -> None:
         self._cursor = None
@@ -192,6 +238,14 @@ class TableSink:
     def _open_cursor(self) -> Cursor:
         assert self._cursor is not None, "stage and commit come after open"
         return self._cursor
+
+
+def _sums(rows: str, columns: str) -> str:
+    """SQL of the rows, each once with its counts added up; none that comes as often as it goes."""
+    return (
+        f"(SELECT {columns}, CAST(sum({_COUNT}) AS BIGINT) AS {_COUNT} FROM {rows} AS r "
+        f"GROUP BY {columns} HAVING sum({_COUNT}) <> 0)"
+    )
 
 
 def _listed(schema: pa.Schema) -> str:
