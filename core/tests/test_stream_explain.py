@@ -145,6 +145,26 @@ def test_a_sink_is_the_last_step(session: DataflowSession) -> None:
     assert told.strategy.sink_is_blocking is False
 
 
+def test_the_form_that_a_sink_is_given_is_told(session: DataflowSession) -> None:
+    def given(text: str, mode: str) -> PlanNode:
+        return explained(session, text, MemorySink(), output_mode=mode).physical.nodes[0]
+
+    assert given(QUERIES["row_wise"], "append").details["given"] == "append"
+    assert given(QUERIES["count"], "update").details["given"] == "retract"
+    assert given(QUERIES["count"], "complete").details["given"] == "replace"
+    refused = given(QUERIES["count"], "append")
+    assert (refused.details["given"], refused.reason.split(":")[0]) == ("none", "refused")
+
+
+def test_rows_that_are_held_until_they_are_closed_are_told() -> None:
+    frame = DataflowSession().read_stream(MemorySource([BIDS])).with_watermark("ts", "1s")
+    told = frame.window("ts", 1000, "w").group_by("w").count("n").explanation(output_mode="append")
+    held = told.physical.nodes[0]
+    assert "once, when the watermark has closed them" in held.reason
+    assert held.state == "rows until they are closed"
+    assert of(told, "Watermark").shape is Shape.TIMED
+
+
 def test_an_insert_names_its_sink() -> None:
     with DataflowSession() as session:
         session.create_temp_view("bids", session.read_stream(MemorySource([BIDS]), "bids"))

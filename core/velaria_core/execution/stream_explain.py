@@ -22,6 +22,7 @@ from velaria_core.contract.codec import (
 from velaria_core.contract.modes import Shape, SinkMode
 from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.duck import Engine
+from velaria_core.execution.epoch import sink_mode
 from velaria_core.execution.explain import machine
 from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.progress import EpochReport
@@ -68,7 +69,7 @@ def stream_explain(
         streams = _streams(plan)
         infos = [source.info() for _, source in streams]
         appending = {id(relation): source.info().append_only for relation, source in streams}
-        flow = compile_steps(plan, store, engine, appending)
+        flow = compile_steps(plan, store, engine, appending, options.output_mode)
         info = _ANY_SINK if sink is None else sink.info()
         strategy = decided(machine(engine).backend, flow, options, infos, info)
         return explained(flow, strategy, None if sink is None else Target(sink, name))
@@ -100,7 +101,7 @@ def explained(
     shown = _plan_nodes(nodes, flow, measured=epochs is not None)
     if target is not None:
         labels.append(f"Sink: {target.label}")
-        shown = (_sink_node(target, strategy, len(labels), epochs), *shown)
+        shown = (_sink_node(target, flow, strategy, len(labels), epochs), *shown)
     if epochs is not None:
         rows = sum(node.rows or 0 for node in shown if node.shape is Shape.SOURCE)
         strategy = replace(strategy, columnar_input_row_count=rows)
@@ -206,22 +207,28 @@ def _measured(flow: Dataflow, places: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _sink_node(target: Target, strategy: StreamStrategy, number: int, epochs: Sequence[EpochReport] | None) -> PlanNode:
-    info = target.sink.info()
-    held = strategy.delivery_guarantee
+def _sink_node(
+    target: Target, flow: Dataflow, strategy: StreamStrategy, number: int, epochs: Sequence[EpochReport] | None
+) -> PlanNode:
+    info, held = target.sink.info(), strategy.delivery_guarantee
+    mode = sink_mode(flow, strategy.output_mode, info)
+    why = f"{held.held}: {held.why}"
+    if mode is None:
+        why = f"refused: the sink does not take {strategy.output_mode} output of this plan"
     return PlanNode(
         id=number,
         operator=type(target.sink).__name__,
         label=f"Sink: {target.label}",
         details={
             **({"name": target.name} if target.name else {}),
-            "modes": f"[{', '.join(sorted(info.modes))}]",
+            "takes": f"[{', '.join(sorted(info.modes))}]",
+            "given": "none" if mode is None else mode,
             "transactional": str(info.transactional).lower(),
             "idempotent": str(info.idempotent).lower(),
         },
         kind="Sink",
         barrier=False,
-        reason=f"{held.held}: {held.why}",
+        reason=why,
         shape=Shape.SINK,
         state="none",
         cost="rows out",

@@ -308,7 +308,7 @@ def _flag(value: bool) -> str:
 _ROW_WISE: Final = "works row by row, in the pipeline of its input"
 _ROW_IN_BOTH: Final = "whether a row stays depends on all rows of both inputs"
 
-WINDOWS: Final = (Window, WindowAssign)
+WINDOWS: Final = (SessionWindow, Window, WindowAssign)
 
 FACTS: Final[Mapping[type[Node], Facts]] = {
     Aggregate: Facts("Aggregate", True, "a group is complete when the last row is in", _aggregate),
