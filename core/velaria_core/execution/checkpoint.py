@@ -16,6 +16,7 @@ from typing import Final
 
 from velaria_core.errors import StateError
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
 
 VERSION: Final = 2
@@ -129,9 +130,10 @@ def state_engine(folder: str | None) -> Engine:
 
     Raises:
         StateError[database.locked]: another process runs on this checkpoint.
-        ExternalError[file.io]: the folder cannot be made or written.
+        ExternalError[file.forbidden, disk.full, file.io]: the folder cannot be made or written.
     """
     if folder is None:
         return Engine(Settings())
-    os.makedirs(folder, exist_ok=True)
+    with outside(f"the checkpoint folder {folder}"):
+        os.makedirs(folder, exist_ok=True)
     return Engine(Settings(path=str(Path(folder, STATE_FILE))))

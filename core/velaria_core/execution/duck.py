@@ -473,6 +473,7 @@ _RULES: tuple[_Rule, ...] = (
         ExternalError,
         "disk.full",
         "free some space, or choose another folder (temp_directory for spilling)",
+        retryable=True,
     ),
     _Rule(
         r"^OutOfMemory",
@@ -490,7 +491,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"Could not set lock", StateError, "database.locked", "close the other process that has it open"),
     _Rule(r"not a valid DuckDB database", DataError, "database.invalid", "choose another path"),
     _Rule(r"(?i)corrupt|checksum", StateError, "database.corrupt", "restore the file from a copy"),
-    _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again"),
+    _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again", retryable=True),
     _Rule(r"No files found that match", InputError, "file.not_found", "check the path; globs may match nothing"),
     _Rule(r"(?i)division by zero", DataError, "value.division_by_zero", "use nullif(divisor, 0), or TRY(...)"),
     _Rule(r"(?i)date field value out of range", DataError, "value.conversion", "TRY_CAST gives NULL instead"),
