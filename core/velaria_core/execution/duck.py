@@ -65,6 +65,10 @@ _PER_CURSOR = (
     ),
 )
 
+# For a prepared statement the copy that it warns of costs less than a relation. Said once, since to say it for a
+# statement changes the filters of all threads.
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy")
+
 _INTERRUPT_SECONDS = 0.02  # between two interrupts of a statement that has not ended yet
 
 T = TypeVar("T")
@@ -297,9 +301,7 @@ class Cursor:
 
     def run(self, sql: str) -> pa.Table:
         """Run a statement whose text binds cheaply, such as EXECUTE; the result is small."""
-        with translated(sql=sql), warnings.catch_warnings():
-            # For a prepared statement the copy it warns of costs less than a relation.
-            warnings.simplefilter("ignore")
+        with translated(sql=sql):
             return self._connection.execute(sql).to_arrow_table()
 
     def reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
