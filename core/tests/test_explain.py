@@ -145,6 +145,13 @@ FRAMES: dict[str, Frames] = {
     "frame_sample_share": lambda s: s.table("orders").sample(0.5, seed=1),
     "frame_semi": lambda s: s.table("orders").join(s.table("customers"), left_on="customer", right_on="id", how="semi"),
     "frame_distinct_on": lambda s: s.table("orders").distinct("city"),
+    "frame_event_time": lambda s: (
+        s.table("orders")
+        .with_watermark("ts", "10 seconds", late="side", idle="1 minute")
+        .drop_duplicates("id", within="1 hour")
+        .session_window("ts", "30 minutes", "customer")
+        .with_processing_time("seen")
+    ),
     "frame_sliding": lambda s: s.table("orders").window("ts", 600_000, "w", 300_000).group_by("w").count("n"),
 }
 

@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.execution import lower
+from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import (
     Column,
     ColumnLike,
@@ -28,6 +29,7 @@ from velaria_core.logical.operators import (
     ApplyInBatches,
     Distinct,
     Drop,
+    DropDuplicates,
     Except,
     Explode,
     Filter,
@@ -36,19 +38,24 @@ from velaria_core.logical.operators import (
     JoinKind,
     Limit,
     Pivot,
+    ProcessingTime,
     Project,
     Rename,
     Sample,
     Scan,
+    SessionWindow,
     Sort,
     Union,
     Unpivot,
+    Watermark,
     Window,
     WindowAssign,
     WithColumn,
 )
+from velaria_core.logical.operators.watermark import AHEAD_MS
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.sql.durations import NotADuration, milliseconds
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import engine_schema
 
@@ -229,11 +236,128 @@ class Frame:
                 f"no window of {window_ms} ms with slide {slide_ms} ms",
                 hint="0 < slide <= window",
             )
-        name = self._name(time_column)
-        kind = self._session._catalog.time_kind(self.node, name)
+        name, kind = self._time(time_column)
         made = WindowAssign(self.node, name, kind, window_ms, slide, output_column)
         _require_distinct(made.columns)
         return self._with(made)
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def with_watermark(
+        self,
+        time_column: str,
+        delay: int | str = 0,
+        *,
+        late: str = "drop",
+        ahead: int | str = AHEAD_MS,
+        idle: int | str | None = None,
+    ) -> Self:
+        """The same rows, whose event times move the watermark of a stream: the largest so far, less `delay`.
+
+        The watermark closes windows: with output_mode="append" their rows come out then, once; state is forgotten,
+        and rows that still come for them are late. Rows without a time are never late. At the end of all sources every
+        window closes. Batch has no need of it.
+
+        Args:
+            time_column: a timestamp, date, integer of milliseconds, or ISO text.
+            delay: how much rows may be out of order, in milliseconds or as text ("10 seconds").
+            late: "drop" leaves out rows for windows that are closed, and counts them; "fold" never closes anything, so
+                results are corrected for any row; "side" sends every row behind the watermark to the late sink of
+                `write_stream`, and not into the result.
+            ahead: a row dated so far ahead of all others is set aside until time comes near it, until 64 of them and no
+                others have come, or until the stream ends. So a wrong date does not close all windows.
+            idle: a stream that is silent for so long by the clock does not hold back the watermark of those it is
+                joined or united with; without it, it does.
+
+        Raises:
+            InputError[frame.duration]: a length that is none.
+            InputError[frame.late]: no such choice.
+        """
+        try:
+            policy = Late(late)
+        except ValueError:
+            hint = did_you_mean(late, list(Late), "choices")
+            raise InputError("frame.late", f'no choice late="{late}"', hint=hint) from None
+        name, kind = self._time(time_column)
+        idle_ms = None if idle is None else _milliseconds(idle, "idle")
+        delay_ms, ahead_ms = _milliseconds(delay, "delay", least=0), _milliseconds(ahead, "ahead")
+        return self._with(Watermark(self.node, name, kind, delay_ms, policy, ahead_ms, idle_ms))
+
+    def with_processing_time(self, output_column: str = "processing_time") -> Self:
+        """One more column: when the row was processed, a timestamp in UTC by the clock of the query.
+
+        It has a watermark of its own, the clock, so windows over it close as time goes by. A query with event times too
+        has one watermark, the lesser. In batch it is the time at which the query began.
+        """
+        made = ProcessingTime(self.node, output_column)
+        _require_distinct(made.columns)
+        return self._with(made)
+
+    def session_window(
+        self,
+        time_column: str,
+        gap: int | str,
+        *keys: str | Sequence[str],
+        start: str = "window_start",
+        end: str = "window_end",
+    ) -> Self:
+        """Each row's session: two columns more, its start, and its end, which is `gap` after its last row.
+
+        A session is a run of rows with the same `keys` in which each comes less than `gap` after the one before.
+
+        Args:
+            gap: milliseconds, or text such as "30 minutes".
+
+        Raises:
+            InputError[frame.duration]: a gap that is none.
+        """
+        name, kind = self._time(time_column)
+        made = SessionWindow(
+            self.node,
+            tuple(self._name(key) for key in _flattened(keys)),
+            name,
+            kind,
+            _milliseconds(gap, "gap"),
+            start,
+            end,
+        )
+        _require_distinct(made.columns)
+        return self._with(made)
+
+    def drop_duplicates(
+        self, *keys: str | Sequence[str], within: int | str | None = None, time_column: str | None = None
+    ) -> Self:
+        """The first row for each value of `keys` (of all columns, by default), or any where there is no time.
+
+        Args:
+            within: only rows that come less than so long after another of their key are duplicates: so a stream with a
+                watermark keeps the keys of so long, and not all it has ever seen.
+            time_column: where rows stand in time; by default the column of the watermark.
+
+        Raises:
+            InputError[frame.time_column]: `within` without a time column.
+        """
+        names = [self._name(key) for key in _flattened(keys)]
+        if within is None:
+            return self.distinct(*names)
+        if time_column is None:
+            bounded = [one.time for one in self.node.walk() if isinstance(one, Watermark)]
+            known = [one for one in bounded if one in self.node.columns]
+            if len(known) != 1:
+                raise InputError(
+                    "frame.time_column",
+                    "drop_duplicates within a time needs a time column",
+                    hint='drop_duplicates("id", within="10 minutes", time_column="ts")',
+                )
+            time_column = known[0]
+        name, kind = self._time(time_column)
+        by = tuple(names or (column for column in self.node.columns if column != name))
+        return self._with(DropDuplicates(self.node, by, name, kind, _milliseconds(within, "within")))
+
+    def _time(self, column: str) -> tuple[str, TimeKind]:
+        """A time column's exact name, and how it holds time."""
+        name = self._name(column)
+        return name, self._session._catalog.time_kind(self.node, name)
 
     # --- groups and order -----------------------------------------------------------------------------------
 
@@ -556,6 +680,17 @@ def _flattened(items: Iterable[Any]) -> list[Any]:
 
 def _names(value: str | Sequence[str] | None) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _milliseconds(length: int | str, what: str, least: int = 1) -> int:
+    """A length of time, given in milliseconds or as text."""
+    try:
+        found = length if isinstance(length, int) else milliseconds(length)
+    except NotADuration as error:
+        raise InputError("frame.duration", f"{what}: {error}", hint=f'{what}="10 seconds"') from error
+    if found < least:
+        raise InputError("frame.duration", f"{what} is {length}; it is {least} ms or more")
+    return found
 
 
 def _require_distinct(names: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ class ClosingStep(Step):
         self.late_dropped_rows = self._gate.dropped
         if given is not None:
             self._held.take(given)
-        if not self.due(at.watermark_us):
+        if not self.due(at.watermark_us, at.now_ms):
             return None
         assert at.watermark_us is not None
         self._closed.table = one_row(self._closed.schema, self._bound.last_closed_us(at.watermark_us))
@@ -60,7 +60,8 @@ class ClosingStep(Step):
         if len(times) and self._oldest_us is not None:
             self._oldest_us = min(self._oldest_us, int(times.min()))
 
-    def due(self, watermark_us: int | None) -> bool:
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
+        del now_ms
         if watermark_us is None or not self._held.entries:
             return False
         if self._oldest_us is None:
