@@ -69,7 +69,7 @@ class Rounds:
         self._inserts = [self._made(table) for table in self._names]
         self._number = store.table(f"{name}_round", pa.schema([pa.field("round", pa.int64())]))
         self._written: Mask = np.zeros(0, np.bool_)  # by slot, since the round began
-        self._marked: Rows = np.empty(0, np.int64)  # of these, by the epoch at hand
+        self._marked: Rows = np.empty(0, np.int64)  # of these, since the last commit
         self._place = self._restored()
         self._durable = self._place
 
@@ -97,7 +97,8 @@ class Rounds:
     def append(self, slots: Rows, numbers: Rows, columns: Columns) -> None:
         """Write rows; at most once an epoch, in its transaction. `numbers` are by slot, of all slots."""
         place = self._place
-        if place.next is None and self.rows > ROWS_MIN + _TIMES_LIVE * self._kept.live:
+        settled = place.next is None and self._durable.next is None
+        if settled and self.rows > ROWS_MIN + _TIMES_LIVE * self._kept.live:
             place = replace(place, round=place.round + 1, next=0, end=self._kept.count)
             self._written = np.zeros(place.end, np.bool_)
             self._store.cursor.rows(f"UPDATE {self._number} SET round = {place.round}")
@@ -130,7 +131,7 @@ class Rounds:
             at = until
         more = np.concatenate(found) if found else np.empty(0, np.int64)
         self._written[more] = True
-        self._marked = np.concatenate([marked, more])
+        self._marked = np.concatenate([self._marked, marked, more])
         return at, more
 
     def _insert(self, place: _Place, slots: Rows, numbers: Rows, columns: Columns) -> int:

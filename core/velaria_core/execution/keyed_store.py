@@ -516,11 +516,10 @@ class Folded:
 
 @dataclass(slots=True)
 class _Undo:
-    """What the epoch at hand changed."""
+    """What was done since the last commit, in order: folds, and slots that were forgotten."""
 
-    folds: list[Folded] = field(default_factory=list)
+    done: list[Folded | Rows] = field(default_factory=list)
     due: list[tuple[int, int, int]] = field(default_factory=list)  # runs of slots that were taken from the heap
-    forgotten: list[Rows] = field(default_factory=list)
 
 
 class KeyedStore:
@@ -591,6 +590,12 @@ class KeyedStore:
             self._closes.data[slots[fresh]] = closes[fresh]
             heappush(self._runs, (int(closes[fresh].min()), before, self.count))
         known = self._alive.data[slots]
+        forgotten = slots[~known & (slots < before)]
+        if len(forgotten):
+            # Nothing is lost to `rolled_back`: a key comes again after its last row went, which left zeros.
+            self._gone -= len(forgotten)
+            for accumulator in self.accumulators:
+                accumulator.clear(forgotten)
         old = tuple(accumulator.take(slots) for accumulator in self.accumulators)
         new = (
             tuple(columns)
@@ -602,11 +607,9 @@ class KeyedStore:
         )
         for accumulator, values in zip(self.accumulators, new, strict=True):
             accumulator.put(slots, values)
-        if not known.all():
-            self._gone -= int(np.count_nonzero(~known & (slots < before)))
-            self._alive.data[slots] = True
+        self._alive.data[slots] = True
         made = Folded(slots, old, new, known)
-        self._undo.folds.append(made)
+        self._undo.done.append(made)
         return made
 
     def _reserve(self, before: int, count: int) -> None:
@@ -619,7 +622,7 @@ class KeyedStore:
             accumulator.clear(slice(before, count))  # an epoch that failed may have left something
 
     def closed(self, watermark_us: int) -> Rows:
-        """The slots of the keys that this watermark closes; asked once an epoch, and to be forgotten."""
+        """The slots of the keys that this watermark closes; they are to be forgotten."""
         if self._closes is None:
             return np.empty(0, np.int64)
         found = []
@@ -637,9 +640,15 @@ class KeyedStore:
         return np.sort(np.concatenate(found))
 
     def forget(self, slots: Rows) -> None:
-        """Let the keys of these slots go, when the epoch is committed."""
+        """Let the keys of these slots, which hold some, go."""
         if len(slots):
-            self._undo.forgotten.append(slots)
+            self._alive.data[slots] = False
+            self._gone += len(slots)
+            self._undo.done.append(slots)
+
+    def closes_by(self, watermark_us: int) -> bool:
+        """Whether this watermark closes a key."""
+        return bool(self._runs) and self._runs[0][0] <= watermark_us
 
     def keys(self, slots: Rows) -> list[pa.Array]:
         """The keys in these slots, by column."""
@@ -667,12 +676,6 @@ class KeyedStore:
 
     def committed(self) -> Rows | None:
         """The epoch is durable. Where slots have moved, those that are left, in their new order."""
-        for slots in self._undo.forgotten:
-            slots = slots[self._alive.data[slots]]
-            self._alive.data[slots] = False
-            for accumulator in self.accumulators:
-                accumulator.clear(slots)
-            self._gone += len(slots)
         self._undo = _Undo()
         if self._index is None:
             return None
@@ -707,7 +710,10 @@ class KeyedStore:
         undo, self._undo = self._undo, _Undo()
         if self._index is not None:
             self._index.rolled_back()
-        for made in reversed(undo.folds):
+        for made in reversed(undo.done):
+            if not isinstance(made, Folded):
+                self._alive.data[made[made < self.count]] = True
+                continue
             there = made.slots < self.count
             slots = made.slots[there]
             for accumulator, values in zip(self.accumulators, made.old, strict=True):

@@ -8,7 +8,7 @@ do returns None and costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from velaria_core.contract.modes import OutputMode
@@ -61,6 +61,8 @@ def compile_steps(
             still = not moves and all(one is STATIC for one in below)
             known[id(node)] = STATIC if still else node.times(*below)
         return known[id(node)]
+
+    closes = _closing(root, uses, times) if output is OutputMode.APPEND else frozenset()
 
     def built(node: Node) -> Step:
         if id(node) not in made:
@@ -130,7 +132,9 @@ def compile_steps(
         below = built(run[-1].inputs[0])
         run = [operator for operator in run[1:] if not operator.reorders_only]
         plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
-        return None if plan is None else PartialsStep(store, name, plan, run, below, times(node))
+        if plan is None:
+            return None
+        return PartialsStep(store, name, plan, run, below, times(node), closing=id(node) in closes)
 
     result = built(root)
     closing = next(((name, result.times[name]) for name in result.schema.names if name in result.times), None)
@@ -145,6 +149,25 @@ def _continues(node: Node, uses: Counter[int]) -> bool:
     """Whether the input of a linear node is linear too, over one input, and read by nobody else."""
     child = node.inputs[0]
     return isinstance(child.stream(), Linear) and len(child.inputs) == 1 and uses[id(child)] == 1
+
+
+def _closing(root: Node, uses: Counter[int], times: Callable[[Node], Times]) -> frozenset[int]:
+    """The aggregates, by identity, whose keys may come out when event time closes them, as the result then comes out no
+    sooner: those with nothing above them but others, and linear nodes."""
+    found: set[int] = set()
+    node = root
+    while len(node.inputs) == 1:
+        match node.stream():
+            case Linear():
+                pass
+            case Keyed(partials=Partials()) if times(node):
+                found.add(id(node))
+            case _:
+                break
+        node = node.inputs[0]
+        if uses[id(node)] > 1:
+            break
+    return frozenset(found)
 
 
 def _order(node: Node) -> list[Node]:

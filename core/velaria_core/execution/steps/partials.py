@@ -179,22 +179,36 @@ def differ(one: Vector, other: Vector) -> Mask:
 
 
 class PartialsStep(Step):
-    """Values by key, in update mode: what was shown for a key goes, what holds now comes, and nothing where they are
-    the same. Without calls it gives distinct keys, which over rows that only come only come too."""
+    """Values by key. In update mode what was shown for a key goes, what holds now comes, and nothing where they are the
+    same. With `closing` a key comes out once, when event time has closed it, and nothing goes. Without calls a step
+    gives distinct keys, which over rows that only come only come too.
+    """
 
     impl = "partials"
 
-    def __init__(self, store: Store, name: str, plan: Grouping, run: Sequence[Node], below: Step, times: Times) -> None:
-        self._plan, self._times_of_keys = plan, times
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        plan: Grouping,
+        run: Sequence[Node],
+        below: Step,
+        times: Times,
+        *,
+        closing: bool = False,
+    ) -> None:
         fields = [pa.field(key, kind) for (key, _), kind in plan.keys]
         fields += [pa.field(metric, one.kind) for metric, one in plan.metrics]
-        super().__init__(pa.schema(fields), below.append_only and not plan.metrics, [below])
-        self._keys = len(plan.keys)
-        self.impl_reason = "values by key are folded in memory" + ("" if self._keys else "; there is one key")
+        bounds = [(f"k{at}", times[key]) for at, ((key, _), _) in enumerate(plan.keys) if key in times]
+        only_adds = below.append_only and not plan.metrics
+        self._closing = closing and bool(bounds) and not only_adds
+        super().__init__(pa.schema(fields), only_adds or self._closing, [below])
+        self._plan, self._keys = plan, len(plan.keys)
+        how = "come out when event time closes them" if self._closing else "are folded in memory"
+        self.impl_reason = f"values by key {how}" + ("" if self._keys else "; there is one key")
         self._feed, sql = _statement(store, plan, run, below)
         self._statement = store.prepare(sql)
         grouped = store.schema(sql)
-        bounds = [(f"k{at}", times[key]) for at, ((key, _), _) in enumerate(plan.keys) if key in times]
         self._times = [(TimeColumn(store, grouped, key, bound.kind), bound.span_us) for key, bound in bounds]
         kinds = [kind for _, kind in plan.keys]
         columns = [(partial.fold, kind) for partial, kind in plan.partials]
@@ -203,20 +217,19 @@ class PartialsStep(Step):
         if store.durable:
             self._log = KeyedLog(store, name, self._kept, kinds, _hash(kinds))
             self._forget_empty()
-        self._fresh = True
+        self._restored = True
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
         self.late_dropped_rows = 0
-        if self._fresh:
-            # What closed before a restart is in the log, and done with.
-            self._close(at.late_before_us)
-            self._fresh = False
+        if self._restored:
+            # What was closed before a restart is in the log, and done with.
+            self._closed(at.late_before_us)
         made: Changes = None
         if given is not None or (at.first and not self._keys):
             made = self._folded(given, at)
-        self._close(at.watermark_us)
-        return made
+        closed = self._closed(at.watermark_us)
+        return self._final(closed) if self._closing else made
 
     def _folded(self, given: Changes, at: Moment) -> Changes:
         """The changes that follow from rows."""
@@ -234,7 +247,9 @@ class PartialsStep(Step):
         folded = self._kept.fold(vector_of(columns[0]).data, keys, vectors, closes)
         if self._log is not None:
             self._log.append(keys, folded)
-        return self._shown(keys, folded, at)
+        if self._plan.rows is not None and self._keys:
+            self._kept.forget(folded.slots[folded.new[self._plan.rows].data == 0])
+        return None if self._closing else self._shown(keys, folded, at)
 
     def _closes(self, grouped: pa.Table) -> Array | None:
         """When event time closes each key; never but at the end for one without a time."""
@@ -263,7 +278,6 @@ class PartialsStep(Step):
         elif plan.rows is not None:
             counts = folded.new[plan.rows].data
             before, after = before & (folded.old[plan.rows].data > 0), counts > 0
-            self._kept.forget(folded.slots[counts == 0])
         changed = before != after
         values = []
         for _, metric in plan.metrics:
@@ -285,15 +299,33 @@ class PartialsStep(Step):
         columns.append(pa.chunked_array([integers(diffs)]))
         return pa.Table.from_arrays(columns, schema=self.schema.append(DIFF_FIELD))
 
-    def _close(self, watermark_us: int | None) -> None:
-        """Forget the keys that this watermark closes: no row comes for them that is not late."""
-        if self._times and watermark_us is not None:
-            self._kept.forget(self._kept.closed(watermark_us))
+    def _closed(self, watermark_us: int | None) -> Rows:
+        """The keys that this watermark closes; they are forgotten, for no row comes for them that is not late."""
+        if not self._times or watermark_us is None:
+            return np.empty(0, np.int64)
+        slots = self._kept.closed(watermark_us)
+        self._kept.forget(slots)
+        return slots
+
+    def _final(self, slots: Rows) -> Changes:
+        """The rows of keys that have been closed."""
+        columns = self._kept.values(slots)
+        if self._plan.rows is not None:
+            there = columns[self._plan.rows].data > 0
+            slots, columns = slots[there], tuple(column.take(there) for column in columns)
+        if not len(slots):
+            return None
+        values = [array_of(value(metric, columns), metric.kind) for _, metric in self._plan.metrics]
+        return pa.Table.from_arrays([*self._kept.keys(slots), *values], schema=self.schema)
+
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
+        del now_ms
+        return self._closing and watermark_us is not None and self._kept.closes_by(watermark_us)
 
     def _forget_empty(self) -> None:
         """Forget the keys of which no row is left."""
         if self._plan.rows is not None and self._keys:
-            slots = np.arange(self._kept.count, dtype=np.int64)
+            slots = self._kept.alive(0, self._kept.count)
             self._kept.forget(slots[self._kept.values(slots)[self._plan.rows].data == 0])
             self.committed()
 
@@ -304,6 +336,7 @@ class PartialsStep(Step):
         return self._kept.nbytes
 
     def committed(self) -> None:
+        self._restored = False
         moved = self._kept.committed()
         if self._log is not None:
             self._log.committed(moved)
