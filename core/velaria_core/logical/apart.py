@@ -102,6 +102,8 @@ def _term(tree: exp.Expr, left: Times, right: Times) -> tuple[str, int] | None:
             name, more_us = term
             kind = (left[name] if name in left else right[name]).kind
             sign = -1 if isinstance(tree, exp.Sub) else 1
+            while isinstance(length, exp.Neg):
+                sign, length = -sign, length.this.unnest()
             try:
                 if isinstance(length, exp.Literal) and kind is not TimeKind.INTEGER:
                     return None

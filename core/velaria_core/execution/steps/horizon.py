@@ -84,11 +84,12 @@ class Expiry:
         """Remove what the watermark has closed, when that is much of it."""
         if watermark_us is None or not self._log.entries:
             return
-        if self._extent is None:
-            self._measure()
         closed_us = self._bound.last_closed_us(watermark_us)
-        if self._extent is None or closed_us < self._extent[0] + (self._extent[1] - self._extent[0]) // _PART:
-            return
+        if closed_us != END:
+            if self._extent is None:
+                self._measure()
+            if self._extent is None or closed_us < self._extent[0] + (self._extent[1] - self._extent[0]) // _PART:
+                return
         self._closed.table = one_row(self._closed.schema, closed_us)
         self._delete()
         self._log.rolled_back()
