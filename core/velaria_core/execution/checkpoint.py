@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -123,6 +125,41 @@ class Ledger:
         self._written += 1
         if self._written % _KEPT_POINTS == 0:
             self._cursor.rows("DELETE FROM velaria_epochs WHERE epoch < $1", [record.epoch])
+
+    def tables(self) -> list[str]:
+        """The tables of the state file that are the steps'."""
+        found = self._cursor.rows(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND NOT internal AND table_name NOT LIKE 'velaria\\_%' ESCAPE '\\' ORDER BY table_name"
+        )
+        return [name for (name,) in found]
+
+
+_claims = threading.Lock()
+_claimed: set[str] = set()
+
+
+@contextmanager
+def claimed(folder: str | None) -> Iterator[None]:
+    """The folder is this query's alone. The engine keeps other processes away, and lets in those of this one.
+
+    Raises:
+        StateError[database.locked]: another query of this process runs on it.
+    """
+    if folder is None:
+        yield
+        return
+    real = os.path.realpath(folder)
+    with _claims:
+        if real in _claimed:
+            told = f"another query of this process runs on the checkpoint {folder}"
+            raise StateError("database.locked", told, hint="stop it, or give this one a checkpoint_path of its own")
+        _claimed.add(real)
+    try:
+        yield
+    finally:
+        with _claims:
+            _claimed.discard(real)
 
 
 def state_engine(folder: str | None) -> Engine:

@@ -49,8 +49,11 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a file whole: whoever looks finds the old or the new content, also after a power cut.
+def replace_file(target: Path, content: bytes, *, on_disk: bool = True) -> None:
+    """Write a file whole: whoever looks finds the old or the new content.
+
+    Args:
+        on_disk: also after a power cut; waits for the disk.
 
     Raises:
         OSError: nothing has changed.
@@ -59,10 +62,12 @@ def replace_file(target: Path, content: bytes) -> None:
     try:
         with open(partial, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if on_disk:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(partial, target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    if on_disk:
+        sync_folder(target.parent)

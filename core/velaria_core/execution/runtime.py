@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TextIO
 
 import pyarrow as pa
 
@@ -22,7 +22,7 @@ from velaria_core.changes import has_diff
 from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, QueryStatus, SinkMode, TriggerKind
 from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
-from velaria_core.execution.checkpoint import Ledger, state_engine
+from velaria_core.execution.checkpoint import Ledger, claimed, state_engine
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import (
@@ -38,6 +38,8 @@ from velaria_core.execution.epoch import (
 )
 from velaria_core.execution.explain import machine
 from velaria_core.execution.listeners import Listeners
+from velaria_core.execution.mirror import Mirror
+from velaria_core.execution.moments import from_micros
 from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed
 from velaria_core.execution.progress import Reported, Reporter
@@ -100,6 +102,7 @@ class StreamingQuery(Reported):
         self._error: VelariaError | None = None
         self._thread: threading.Thread | None = None
         self._puller: Puller | None = None
+        self._mirror: Mirror | None = None
         self._state_held, self._sinks_held, self._sources_held = ExitStack(), ExitStack(), ExitStack()
         try:
             sources = [stream.source.info() for stream in self._inputs]
@@ -130,12 +133,14 @@ class StreamingQuery(Reported):
 
     def _open_state(self) -> Dataflow:
         options = self._options
+        self._state_held.enter_context(claimed(options.checkpoint_path))
         state = state_engine(options.checkpoint_path)
         self._state_held.callback(state.close)
         store = Store(state)
         self._state_held.callback(store.close)
         # Before the steps: those of another query would not fit the tables that they find.
-        ledger = Ledger(store, fingerprint(self._plan)) if options.checkpoint_path is not None else None
+        plan = fingerprint(self._plan)
+        ledger = Ledger(store, plan) if options.checkpoint_path is not None else None
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode)
         self._flow, self._forms = flow, self._forms_of(flow)
@@ -153,6 +158,10 @@ class StreamingQuery(Reported):
             at=self._at,
             overlapping=options.checkpoint_path is None and not options.retries and options.dead_letter is None,
         )
+        if ledger is not None and options.checkpoint_path is not None:
+            mirror = Mirror(options.checkpoint_path, plan, ledger.tables())
+            mirror.check(self._epochs.last.epoch)
+            self._mirror = mirror
         return flow
 
     def _forms_of(self, flow: Dataflow) -> dict[str, _Form]:
@@ -246,7 +255,17 @@ class StreamingQuery(Reported):
             for part in (self._state_held, self._sinks_held, self._sources_held):
                 held.callback(part.close)
 
+    def _reflect(self, *, at_once: bool = False) -> None:
+        """Write the last durable point to the mirror, if it is time."""
+        mirror, last, now_ms = self._mirror, self._epochs.last, self._clock.ticks_ms()
+        if mirror is None or not (at_once or mirror.is_due(last.epoch, now_ms)):
+            return
+        watermark = self._flow.watermark_us
+        with suppress(OSError):  # it mirrors the truth, and is not it
+            mirror.write(last, None if watermark is None else from_micros(watermark), self._reporter.now(), now_ms)
+
     def _close(self, status: QueryStatus, error: BaseException | None = None) -> None:
+        self._reflect(at_once=True)
         try:
             self._release()
         except Exception as failure:  # noqa: BLE001 -- a source or sink of a user may raise anything
@@ -273,6 +292,27 @@ class StreamingQuery(Reported):
         from velaria_core.execution.drawing import printed
 
         return printed(self.explanation(analyze=analyze), format)
+
+    def watch(self, *, every_s: float = 0.5, form: str | None = None, stream: TextIO | None = None) -> None:
+        """Show the query on the terminal until it has stopped: speed, latency, watermark, state, backpressure, and
+        where the time goes. A query that was not started is. Ctrl-C ends the watching, and the query goes on.
+
+        Args:
+            every_s: how often to look.
+            form: "live" draws in place, "lines" writes a line when something has changed, "json" the progress as JSON;
+                by default live on a terminal, lines elsewhere.
+            stream: where to; stderr by default.
+
+        Raises:
+            VelariaError: what the query failed with.
+        """
+        from velaria_core.execution.live import watch, watching_form
+
+        chosen = watching_form(form)
+        if self._thread is None and self.is_active:
+            self.start()
+        with suppress(KeyboardInterrupt):
+            watch(self, every_s=every_s, form=chosen, stream=stream)
 
     # --- control --------------------------------------------------------------------------------------------
 
@@ -486,6 +526,7 @@ class StreamingQuery(Reported):
         if not more or self._epochs.open >= self._options.checkpoint_interval:
             self._epochs.commit()
             self._retries.succeeded()
+            self._reflect()
         behind = self._puller is not None and self._puller.backpressure
         self._pace.took(load.rows, self._clock.ticks_ms() - began_ms, behind=behind)
 
