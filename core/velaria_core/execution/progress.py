@@ -13,18 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from velaria_core.contract.codec import Progress, StreamStrategy
 from velaria_core.contract.modes import QueryStatus
 from velaria_core.errors import VelariaError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.listeners import EventKind, Listener, Listeners, QueryEvent
+from velaria_core.execution.moments import from_micros, from_millis
 from velaria_core.execution.prometheus import exposition
-from velaria_core.logical.event_time import END
 
 RECENT_EPOCHS: Final = 100
-INFINITY: Final = "infinity"  # the watermark once every source has ended
 
 # What rows_per_second looks back on.
 _WINDOW_MS: Final = 10_000
@@ -254,7 +251,7 @@ class Reporter:
             backpressure_low_watermark=decided.backpressure_low_watermark,
             checkpoint_delivery_mode=decided.checkpoint_delivery_mode,
             epoch=last.epoch,
-            watermark=None if last.watermark_us is None else moment(last.watermark_us),
+            watermark=None if last.watermark_us is None else from_micros(last.watermark_us),
             late_rows=self._late,
             state_rows=last.state_rows,
             state_bytes=last.state_bytes,
@@ -266,7 +263,7 @@ class Reporter:
             rows_in=self._rows_in,
             rows_out=self._rows_out,
             bytes_in=self._bytes_in,
-            finished_at=_clock_time(last.finished_ms) if last.finished_ms else None,
+            finished_at=from_millis(last.finished_ms) if last.finished_ms else None,
             retried_count=self._retried,
             dead_letter_rows=self._dead_letter_rows,
             listener_errors=self._listener_errors,
@@ -303,6 +300,10 @@ class Reported:
         """Call it no more."""
         self._reporter.listeners.remove(listener)
 
+    def current(self) -> Progress:
+        """`progress()` as the contract's message."""
+        return self._reporter.now()
+
     def prometheus(self) -> str:
         """The progress in Prometheus' text format, for a page that it scrapes."""
         return exposition([self._reporter.now()])
@@ -318,15 +319,6 @@ def _told(error: BaseException) -> str:
     if isinstance(error, VelariaError):
         return f"{error.code}: {error.message}"
     return f"{type(error).__name__}: {error}"
-
-
-def moment(watermark_us: int) -> str:
-    """A watermark as text: ISO 8601 in UTC, of any year, or "infinity"."""
-    return INFINITY if watermark_us == END else f"{np.datetime64(watermark_us, 'us')}Z"
-
-
-def _clock_time(milliseconds: int) -> str:
-    return f"{np.datetime64(milliseconds, 'ms')}Z"
 
 
 def _offsets(tokens: Mapping[str, str]) -> str:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from velaria_core.contract.codec import Progress
 from velaria_core.contract.modes import QueryStatus
+from velaria_core.execution.moments import in_seconds
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,12 +31,7 @@ class Metric:
 
 
 def _seconds(moment: str | None) -> float | None:
-    """An ISO 8601 moment in UTC as seconds since 1970."""
-    if moment is None:
-        return None
-    if moment == "infinity":
-        return math.inf
-    return float(np.datetime64(moment.removesuffix("Z"), "us").astype(np.int64)) / 1e6
+    return None if moment is None else in_seconds(moment)
 
 
 _RUNNING: Final = frozenset({QueryStatus.RUNNING, QueryStatus.BACKPRESSURE})
