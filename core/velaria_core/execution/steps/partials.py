@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,13 @@ from velaria_core.logical.event_time import END, Times
 from velaria_core.logical.expr import call, parse_expression, reference, replaced, to_sql
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
-from velaria_core.logical.partials import Call, Final, Partial, Partials
+from velaria_core.logical.panes import Panes, panes_of
+from velaria_core.logical.partials import Call, Final, Fold, Partial, Partials
 from velaria_core.logical.query import Named, Query
 from velaria_core.logical.relation import Relation
 from velaria_core.types import duckdb_type, quoted
 
-_ROWS = "rows"
+_ROWS, _PANE, _START, _END = "rows", "pane", "window_start", "window_end"
 
 
 # --- the plan of a step -------------------------------------------------------------------------------------------
@@ -365,7 +366,7 @@ def _statement(store: Store, plan: Grouping, run: Sequence[Node], below: Step) -
     The feed has the columns that the query reads and no others: what passes by in Arrow costs nothing.
     """
     feed = store.feed(below.changes_schema)
-    sql = _grouped(plan, _rows_of(run, relation_of(feed), below))
+    sql = _grouped(store, plan, run, relation_of(feed), below)
     read = _columns_read(store, sql, feed)
     if len(read) == len(feed.schema):
         return feed, sql
@@ -375,7 +376,8 @@ def _statement(store: Store, plan: Grouping, run: Sequence[Node], below: Step) -
         for field in below.changes_schema
     ]
     narrow = f"(SELECT {', '.join(columns)} FROM {feed.name})"
-    return feed, _grouped(plan, _rows_of(run, Relation(feed.name, below.changes_schema, narrow, "feed"), below))
+    relation = Relation(feed.name, below.changes_schema, narrow, "feed")
+    return feed, _grouped(store, plan, run, relation, below)
 
 
 def rows_of(run: Sequence[Node], store: Store, below: Step) -> Query:
@@ -390,18 +392,41 @@ def _rows_of(run: Sequence[Node], relation: Relation, below: Step) -> Query:
     return query_of(node)
 
 
-def _grouped(plan: Grouping, rows: Query) -> str:
+def _grouped(store: Store, plan: Grouping, run: Sequence[Node], relation: Relation, below: Step) -> str:
     keys = [(f"k{at}", tree) for at, ((_, tree), _) in enumerate(plan.keys)]
     partials = [(f"p{at}", partial.tree) for at, (partial, _) in enumerate(plan.partials)]
-    counted = (_ROWS, call("count", exp.Star()))
-    inner = rows.aggregated(keys, [*partials, counted]).wrapped()
+    columns = [*partials, (_ROWS, call("count", exp.Star()))]
+    panes = panes_of(run, keys, [tree for _, tree in partials])
+    grouped = None if panes is None else _windows(store, plan, panes, _rows_of(panes.run, relation, below), columns)
+    if grouped is None:
+        grouped = _rows_of(run, relation, below).aggregated(keys, columns)
     kinds = [kind for _, kind in plan.keys]
     # In the type in which they are kept: the log that a restart reads has no other.
     shown = [(f"k{at}", _cast(f"k{at}", kind)) for at, kind in enumerate(kinds)]
-    names = [name for name, _ in (*partials, counted)]
-    return inner.projected(
-        [("h", parse_expression(_hash(kinds))), *shown, *((name, reference(name)) for name in names)]
-    ).sql()
+    rest = [(name, reference(name)) for name, _ in columns]
+    return grouped.wrapped().projected([("h", parse_expression(_hash(kinds))), *shown, *rest]).sql()
+
+
+def _windows(store: Store, plan: Grouping, panes: Panes, rows: Query, columns: Sequence[Named]) -> Query | None:
+    """Rows grouped by pane, and the panes by the windows that they are part of; None for windows over dates, which
+    cannot hold the start of a pane."""
+    by_pane = rows.aggregated([(_PANE, reference(panes.pane)), *panes.others], columns)
+    sql = by_pane.sql()
+    schema = store.schema(sql)
+    if pa.types.is_date(schema.field(_PANE).type):
+        return None
+    scan = Scan(Relation("panes", schema, f"({sql})", "feed"))
+    windows = replace(panes.node, input=scan, time=_PANE, start=_START, end=_END)
+    keys = [(f"k{at}", reference(panes.keys.get(f"k{at}", f"k{at}"))) for at in range(len(plan.keys))]
+    merged = [(f"p{at}", _merged(f"p{at}", partial.fold, kind)) for at, (partial, kind) in enumerate(plan.partials)]
+    return query_of(windows).aggregated(keys, [*merged, (_ROWS, _merged(_ROWS, Fold.ADD, pa.int64()))])
+
+
+def _merged(name: str, fold: Fold, kind: pa.DataType) -> exp.Expr:
+    if fold is not Fold.ADD:
+        return call(fold.value, reference(name))
+    # The sum of counts is wider than they are.
+    return parse_expression(f"CAST(sum({name}) AS BIGINT)" if kind == pa.int64() else f"sum({name})")
 
 
 def _hash(kinds: Sequence[pa.DataType]) -> str:
