@@ -200,3 +200,17 @@ def test_explain_names_shape_and_cost(session: DataflowSession) -> None:
     frame = session.stream_sql("SELECT k, count(*) AS n FROM events WHERE v > 1 GROUP BY k")
     assert "shape=linear state=none cost=(rows changed)" in frame.explain()
     assert "shape=keyed state=(partial values of each key) cost=(keys touched)" in frame.explain()
+
+
+def test_a_session_knows_its_streams_and_stops_them_with_itself(session: DataflowSession) -> None:
+    idle = session.read_stream(MemorySource(schema=pa.schema([("v", pa.int64())]), bounded=False))
+    one, two = idle.write_stream(Collected()).start(), session.stream("events").write_stream(Collected())
+    other = DataflowSession()
+    assert session.streams == [one, two]
+    assert other.streams == []
+    two.process_available()
+    two.stop()
+    assert session.streams == [one]
+    session.close()
+    assert session.streams == []
+    assert one.status is QueryStatus.STOPPED

@@ -13,7 +13,7 @@ import pyarrow as pa
 from velaria_core.catalog import Catalog, Entry, EntryKind
 from velaria_core.dataframe import DataFrame
 from velaria_core.errors import InputError, Place, SqlSemanticError, SqlUnsupportedError, TableKindError
-from velaria_core.execution import files
+from velaria_core.execution import files, registry
 from velaria_core.execution.declared import source_node
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files import OpenedFile, Probe
@@ -91,7 +91,9 @@ class DataflowSession:
         self.close()
 
     def close(self) -> None:
-        """Release the database file and memory; frames of this session can no longer run, its jobs are cancelled."""
+        """Release the database file and memory; frames of this session can no longer run, its jobs are cancelled,
+        its streams stopped."""
+        registry.stop_all(self._engine)
         stop_all(self._engine)
         self._engine.close()
 
@@ -352,6 +354,11 @@ class DataflowSession:
     def remove_listener(self, listener: Listener) -> None:
         """Call it no more."""
         self._listeners.remove(listener)
+
+    @property
+    def streams(self) -> list[StreamingQuery]:
+        """The stream queries of this session that have neither stopped nor failed, oldest first."""
+        return registry.active(self._engine)
 
     # --- names ----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
+from velaria_core.execution.registry import register
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.stream_strategy import decided
@@ -87,7 +88,8 @@ class StreamingQuery(Reported):
         at: At = nowhere,
         listeners: Listeners | None = None,
     ) -> None:
-        self.id = f"stream-query-{next(_NUMBERS)}"
+        self.number = next(_NUMBERS)
+        self.id = f"stream-query-{self.number}"
         self._engine, self._plan, self._options, self._clock, self._at = engine, plan, options, clock, at
         given = {OUTPUT: sink, LATE: options.late_sink, DEAD_LETTERS: options.dead_letter}
         self._sinks = {name: one for name, one in given.items() if one is not None}
@@ -128,6 +130,7 @@ class StreamingQuery(Reported):
         except BaseException:
             self._release()
             raise
+        register(engine, self)
 
     # --- opening and closing --------------------------------------------------------------------------------
 
