@@ -150,7 +150,8 @@ class View:
         blocked = f"blocked {told.blocked_count:,} time{'s' if told.blocked_count != 1 else ''}"
         if told.backpressure_active:
             blocked = f"backpressure, {blocked}"
-        return f"{told.inflight_batches:,} batches, the queue holds {told.backpressure_max_queue_batches:,}   {blocked}"
+        batches = f"{told.inflight_batches:,} batch{'es' if told.inflight_batches != 1 else ''}"
+        return f"{batches}, the queue holds {told.backpressure_max_queue_batches:,}   {blocked}"
 
     def _shares(self) -> Iterable[str]:
         whole = sum(time_ms for _, time_ms in self._nodes)
