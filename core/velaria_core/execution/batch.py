@@ -84,7 +84,7 @@ def copy_to(engine: Engine, root: Node, path: str | os.PathLike[str], options: M
         raise InputError("file.not_found", f"there is no folder {target.parent}", hint="create it first")
     if target.exists() and not target.is_file():
         raise InputError("file.not_regular", f"{target} is no regular file", hint="name a file")
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = target.with_name(f".{target.name.lstrip('.')}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with running(engine, root) as (cursor, lowered):
             sql, settings = lowered.sql, dict(options)
