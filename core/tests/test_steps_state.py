@@ -14,6 +14,7 @@ import pytest
 from sqlglot import exp
 
 from velaria_core.changes import DIFF, DIFF_FIELD, constant, with_diff
+from velaria_core.execution import state
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
@@ -95,6 +96,25 @@ def test_rows_taken_away_before_they_come_are_remembered(store: Store) -> None:
     log.take(rows([1, 2], diff=-1))
     log._compact()
     assert net(log, store) == {(1, "x"): -1, (2, "x"): -1}
+
+
+def test_many_rows_are_scanned_by_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "WIDE_ROWS", 1000)
+    engine = Engine(Settings(threads=3))
+    store = Store(engine)
+
+    def threads() -> int:
+        ((found,),) = store.cursor.rows("SELECT current_setting('threads')")
+        return int(found)
+
+    log = Log(store, "rows", SCHEMA, append_only=False)
+    assert threads() == 1
+    for keys, wanted in ((np.arange(900), 1), (np.arange(200), 3)):
+        with store.cursor.transaction():
+            log.take(rows(keys, diff=1))
+        assert threads() == wanted
+    store.close()
+    engine.close()
 
 
 class Flow:

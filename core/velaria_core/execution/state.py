@@ -7,9 +7,11 @@ each epoch) and statements, which are prepared once: preparing is the largest sa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
+from typing import Final
 
 import pyarrow as pa
 
@@ -17,6 +19,7 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.types import duckdb_type, quoted
 
 Statement = Callable[[], pa.Table]
+WIDE_ROWS: Final = 1_000_000
 
 
 class Feed:
@@ -44,12 +47,30 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.durable = engine.settings.path is not None
         self._held = ExitStack()
+        self._threads = 0
         self.cursor: Cursor = self._held.enter_context(engine.cursor())
         if self.durable:
             # Compressing text is dear: with the engine's own 16 MB that takes three times as long as the commits. A
             # restart after a kill reads what is not in the file yet, 128 MB in about half a second.
             self.cursor.rows("SET checkpoint_threshold='128MB'")
         self._numbers = count(1)
+        self._threads_max = engine.settings.threads or os.cpu_count() or 1
+        self._rows: dict[str, int] = {}
+        self._use_threads(1)
+
+    def holds(self, table: str, rows: int) -> None:
+        """Told by whoever keeps a table how many rows it has.
+
+        Statements over an epoch's rows take two thirds of the time on one thread that they take on two, since waking
+        another costs more than it does. Only scans of many rows, which is what a large state means, are worth it.
+        """
+        self._rows[table] = rows
+        self._use_threads(self._threads_max if sum(self._rows.values()) > WIDE_ROWS else 1)
+
+    def _use_threads(self, threads: int) -> None:
+        if threads != self._threads:
+            self.cursor.rows(f"SET threads={threads:d}")
+            self._threads = threads
 
     def feed(self, schema: pa.Schema) -> Feed:
         """A feed of this schema, bound to a name of its own."""

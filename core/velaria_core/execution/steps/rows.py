@@ -33,7 +33,7 @@ class Log:
         self.columns = schema.names
         self.append_only = append_only
         self.feed = store.feed(diffed(schema, append_only))
-        self._cursor = store.cursor
+        self._store, self._cursor = store, store.cursor
         self._schema = counted(self.feed.schema)
         self.table = store.table(name, self._schema)
         self._add = store.command(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
@@ -88,6 +88,7 @@ class Log:
                 entries = self.entries + changes.num_rows
         self._add()
         self._entries = entries
+        self._store.holds(self.table, entries)
 
     def rolled_back(self) -> None:
         """The table is as it was before the epoch."""
