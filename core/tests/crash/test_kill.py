@@ -19,7 +19,7 @@ from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.sinks.file_set import MANIFEST, parts
 
 VICTIM = Path(victim.__file__)
-# PULL and WATERMARK come before the transaction and touch nothing durable.
+# PULL and WATERMARK come right before CHAIN, and nothing is written between.
 STEPS = [step for step in Protocol if step not in (Protocol.PULL, Protocol.WATERMARK)]
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from velaria_core.changes import DIFF, constant, with_diff
+from velaria_core.changes import DIFF, going_first, with_diff
 from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, SinkMode
 from velaria_core.errors import DataError, StateError, VelariaError
@@ -27,13 +26,13 @@ from velaria_core.execution.progress import EpochReport
 from velaria_core.execution.pulling import Input, Intake, Load, Pulled
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Moment
+from velaria_core.execution.steps.rows import Log
 from velaria_core.execution.writing import Writer
-from velaria_core.types import duckdb_type, quoted
+from velaria_core.types import duckdb_type
 
 OUTPUT: Final = "output"
 LATE: Final = "late"
 DEAD_LETTERS: Final = "dead_letter"
-_ZERO = constant(0, 1)[0]
 At = Callable[[Protocol], None]
 
 
@@ -161,6 +160,8 @@ class Epochs:
         try:
             self._at(Protocol.PULL)
             given = self._given(load) if letters is None else {}
+            # Both are in the dataflow: the steps that the watermark waits for run first.
+            self._at(Protocol.WATERMARK)
             self._at(Protocol.CHAIN)
             moment = Moment(first=epoch == 1, now_ms=self._clock.now_ms())
             changes = self._output.of(self._flow.epoch(given, moment, self._relations(load.ended if whole else ())))
@@ -375,14 +376,8 @@ class Output:
         self._mode = mode
         self._columns = flow.schema.names
         if mode is SinkMode.REPLACE:
-            listed = ", ".join(quoted(name) for name in self._columns)
-            self._feed = store.feed(flow.schema.append(pa.field(DIFF, pa.int64())))
-            self._table = store.table("result", self._feed.schema)
-            self._add = store.prepare(f"INSERT INTO {self._table} SELECT * FROM {self._feed.name}")
-            self._whole = store.prepare(
-                f"SELECT {listed} FROM (SELECT {listed}, unnest(range(__n)) FROM (SELECT {listed}, "
-                f"CAST(sum({DIFF}) AS BIGINT) AS __n FROM {self._table} GROUP BY {listed} HAVING sum({DIFF}) > 0))"
-            )
+            self._result = Log(store, "result", flow.schema, flow.steps[-1].append_only)
+            self._whole = store.prepare(self._result.restricted((), None))
 
     def of(self, changes: pa.Table | None) -> pa.Table | None:
         """What the sink is given for these changes; None for nothing."""
@@ -390,14 +385,10 @@ class Output:
             return None
         if self._mode is SinkMode.APPEND:
             return changes
-        changes = with_diff(changes)
         if self._mode is SinkMode.REPLACE:
-            self._feed.table = changes
-            self._add()
+            self._result.take(changes)
             return self._whole()
-        # Rows that go come first, so that a sink which looks for what it removes finds it.
-        going = pc.less(changes.column(DIFF), _ZERO)
-        ordered = pa.concat_tables([changes.filter(going), changes.filter(pc.invert(going))])
+        ordered = going_first(with_diff(changes))
         return ordered.rename_columns([*self._columns, abi.DIFF])
 
 
