@@ -574,7 +574,8 @@ def test_listeners_of_a_query_and_of_its_session(session: DataflowSession) -> No
 
 
 def test_a_query_that_fails_says_with_what() -> None:
-    session, heard = DataflowSession(), []
+    session = DataflowSession()
+    heard: list[QueryEvent] = []
     source = MemorySource([pa.table({"v": ["1"]}), pa.table({"v": ["x"]})])
     session.create_temp_view("events", session.read_stream(source, "events"))
     query = session.stream_sql("SELECT v::BIGINT AS v FROM events").write_stream(MemorySink(), epoch_rows_max=1)

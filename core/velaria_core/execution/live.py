@@ -1,7 +1,7 @@
 """The live view: a running query on a terminal, in lines for a pipe, or as JSON for a program.
 
-A `View` is fed with progress and draws itself as lines of text; it knows no terminal. `watch` feeds it and writes: it
-redraws in place on a terminal, and appends a line elsewhere. Everything shown is from the contract's messages.
+A `View` is fed with progress and draws itself as lines of text; it knows no terminal. A `Watcher` feeds it and writes:
+it redraws in place on a terminal, and appends a line elsewhere. Everything shown is from the contract's messages.
 """
 
 from __future__ import annotations
@@ -245,59 +245,59 @@ def fitting_form(stream: TextIO) -> Form:
     return Form.LIVE if stream.isatty() and os.environ.get("TERM") != "dumb" else Form.LINES
 
 
-def watch(
-    query: StreamingQuery,
-    *,
-    every_s: float = 0.5,
-    form: Form | None = None,
-    stream: TextIO | None = None,
-    coloured: bool | None = None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> None:
-    """Show a query until it has stopped. Ctrl-C ends the watching, by KeyboardInterrupt, and not the query.
+class Watcher:
+    """Shows one query on one stream.
 
     Args:
-        every_s: how often.
-        form: by default what fits the stream; `stream` is stderr.
-
-    Raises:
-        VelariaError: what the query failed with.
+        form: by default what fits the stream.
+        stream: stderr by default.
     """
-    out = sys.stderr if stream is None else stream
-    chosen = fitting_form(out) if form is None else form
-    if coloured is None:
-        coloured = chosen is Form.LIVE and not os.environ.get("NO_COLOR")
-    view = View(query.current(), clock.ticks_ms())
-    drawn = 0
-    shown: Progress | None = None
-    try:
-        while not query.await_termination(every_s):
-            view.take(query.current(), clock.ticks_ms(), _measured(query, chosen))
-            if chosen is Form.LIVE or view.progress != shown:
-                drawn = _show(view, out, chosen, drawn, clock, coloured)
-                shown = view.progress
-    finally:
-        view.take(query.current(), clock.ticks_ms(), _measured(query, chosen))
-        if chosen is Form.LIVE or view.progress != shown:
-            _show(view, out, chosen, drawn, clock, coloured)
 
+    def __init__(
+        self,
+        query: StreamingQuery,
+        form: Form | None = None,
+        stream: TextIO | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._query, self._clock = query, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._form = fitting_form(self._stream) if form is None else form
+        self._coloured = self._form is Form.LIVE and not os.environ.get("NO_COLOR")
+        self._view = View(query.current(), clock.ticks_ms())
+        self._drawn_lines = 0
+        self._shown: Progress | None = None
 
-def _measured(query: StreamingQuery, form: Form) -> StreamExplain | None:
-    return query.explanation(analyze=True) if form is Form.LIVE else None
+    def run(self, every_s: float) -> None:
+        """Show the query until it has stopped, and once more then or when something interrupts.
 
+        Raises:
+            VelariaError: what the query failed with.
+        """
+        try:
+            while not self._query.await_termination(every_s):
+                self.show()
+        finally:
+            self.show()
 
-def _show(view: View, out: TextIO, form: Form, drawn: int, clock: Clock, coloured: bool) -> int:
-    """Write the view; how many lines it takes, of `drawn` before."""
-    match form:
-        case Form.LIVE:
-            screen = shutil.get_terminal_size((_WIDTH_UNKNOWN, 24))
-            lines = view.lines(screen.columns, clock.now_ms(), coloured=coloured)[: max(1, screen.lines - 1)]
-            out.write((_UP_AND_CLEAR.format(lines=drawn) if drawn else "") + "\n".join(lines) + "\n")
-        case Form.LINES:
-            lines = [view.line(clock.now_ms())]
-            out.write(lines[0] + "\n")
-        case Form.JSON:
-            lines = [view.progress.to_json()]
-            out.write(lines[0] + "\n")
-    out.flush()
-    return len(lines)
+    def show(self) -> None:
+        """Show where the query is now; in lines or JSON only what has changed."""
+        live = self._form is Form.LIVE
+        measured = self._query.explanation(analyze=True) if live else None
+        self._view.take(self._query.current(), self._clock.ticks_ms(), measured)
+        if live or self._view.progress != self._shown:
+            self._shown = self._view.progress
+            self._stream.write(self._picture() if live else self._line())
+            self._stream.flush()
+
+    def _picture(self) -> str:
+        screen = shutil.get_terminal_size((_WIDTH_UNKNOWN, 24))
+        lines = self._view.lines(screen.columns, self._clock.now_ms(), coloured=self._coloured)
+        lines = lines[: max(1, screen.lines - 1)]
+        before, self._drawn_lines = self._drawn_lines, len(lines)
+        return (_UP_AND_CLEAR.format(lines=before) if before else "") + "\n".join(lines) + "\n"
+
+    def _line(self) -> str:
+        if self._form is Form.JSON:
+            return self._view.progress.to_json() + "\n"
+        return self._view.line(self._clock.now_ms()) + "\n"

@@ -309,13 +309,13 @@ class StreamingQuery(Reported):
         Raises:
             VelariaError: what the query failed with.
         """
-        from velaria_core.execution.live import watch, watching_form
+        from velaria_core.execution.live import Watcher, watching_form
 
-        chosen = watching_form(form)
+        watcher = Watcher(self, watching_form(form), stream)
         if self._thread is None and self.is_active:
             self.start()
         with suppress(KeyboardInterrupt):
-            watch(self, every_s=every_s, form=chosen, stream=stream)
+            watcher.run(every_s)
 
     # --- control --------------------------------------------------------------------------------------------
 
