@@ -49,6 +49,7 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.stream_strategy import decided
 from velaria_core.execution.triggers import Pace
+from velaria_core.execution.workers import workers_of
 from velaria_core.execution.writing import Writer
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
@@ -145,7 +146,10 @@ class StreamingQuery(Reported):
         plan = fingerprint(self._plan)
         ledger = Ledger(store, plan) if options.checkpoint_path is not None else None
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
-        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode)
+        workers = workers_of(state, options, self._held_parts)
+        if workers is not None:
+            self._state_held.callback(workers.close)
+        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers)
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,
@@ -199,6 +203,9 @@ class StreamingQuery(Reported):
             told = f"the sink takes {', '.join(sorted(modes))}, which does not fit {what}"
             raise InputError("stream.output_mode", told, hint=hint)
         return mode
+
+    def _held_parts(self, parts: int) -> None:
+        self._reporter.partitions(parts)
 
     def _open_sinks(self) -> None:
         for name, sink in self._sinks.items():

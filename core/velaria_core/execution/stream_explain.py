@@ -30,6 +30,7 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Step, compile_steps
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.execution.stream_strategy import decided, partitioning
+from velaria_core.execution.workers import workers_of
 from velaria_core.logical.explain import SOURCE, facts, reason, steps
 from velaria_core.logical.incremental import Recompute
 from velaria_core.logical.node import Node
@@ -69,7 +70,10 @@ def stream_explain(
         streams = _streams(plan)
         infos = [source.info() for _, source in streams]
         appending = {id(relation): source.info().append_only for relation, source in streams}
-        flow = compile_steps(plan, store, engine, appending, options.output_mode)
+        workers = workers_of(state, options)
+        if workers is not None:
+            held.callback(workers.close)
+        flow = compile_steps(plan, store, engine, appending, options.output_mode, workers)
         info = _ANY_SINK if sink is None else sink.info()
         strategy = decided(machine(engine).backend, flow, options, infos, info)
         return explained(flow, strategy, None if sink is None else Target(sink, name))

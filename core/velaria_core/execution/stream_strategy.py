@@ -20,6 +20,7 @@ from velaria_core.contract.abi import SinkInfo, SourceInfo
 from velaria_core.contract.codec import DeliveryGuarantee, StreamStrategy
 from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, ExecutionMode, TransportMode
 from velaria_core.execution.steps import Dataflow
+from velaria_core.execution.steps.partitioned import PartitionedLinearStep, PartitionedPartialsStep
 from velaria_core.execution.strategy import NOT_APPLICABLE
 from velaria_core.logical.explain import has_windows, nearest_grouping, steps
 from velaria_core.logical.incremental import Bilinear, Keyed, Linear
@@ -46,7 +47,7 @@ def decided(
     """
     nodes = steps(flow.root)
     split = partitioning(nodes)
-    choice = chosen(options, split)
+    choice = chosen(options, split, flow)
     has_state = has_stateful_ops(nodes)
     impl, why = _grouping(nodes, flow)
     operators = sum(1 for node in nodes if node.inputs)
@@ -59,7 +60,7 @@ def decided(
         aggregate_reason=why,
         reason=choice.reason,
         actor_eligible=split.eligible,
-        used_actor_runtime=choice.mode is ExecutionMode.LOCAL_WORKERS,
+        used_actor_runtime=any(isinstance(step, PartitionedPartialsStep) for step in flow.steps),
         transport_mode=TransportMode.INPROC,  # workers are threads
         has_window=has_windows(nodes),
         has_stateful_ops=has_state,
@@ -149,16 +150,27 @@ class Choice:
     reason: str
 
 
-def chosen(options: StreamOptions, split: Partitioning) -> Choice:
-    """The execution mode that the options and the plan come to."""
+def chosen(options: StreamOptions, split: Partitioning, flow: Dataflow) -> Choice:
+    """The execution mode that the options and the steps come to."""
     if options.execution_mode is ExecutionMode.SINGLE_PROCESS:
         why = "single-process was asked for: one thread runs the steps, and the engine uses its own in each"
     elif options.local_workers <= 1:
         why = f"local-workers needs local_workers > 1, and it is {options.local_workers}"
-    elif not split.eligible:
-        why = f"one thread runs the steps: {split.reason}"
     else:
-        why = "one thread runs the steps: the engine splits the work of each over its own threads"
+        workers = options.local_workers
+        credit = min(options.max_inflight_partitions or workers, workers)
+        if any(isinstance(step, PartitionedPartialsStep) for step in flow.steps):
+            why = f"credit scheduling: {workers} workers group the keys of their part, at most {credit} at once"
+            return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {split.reason}")
+        how = (
+            split.reason
+            if not split.eligible
+            else "no column of the key comes straight from the source, or its values are not kept as partials"
+        )
+        if any(isinstance(step, PartitionedLinearStep) and step.is_split for step in flow.steps):
+            why = f"generic partition workers: {workers} run the nodes that work row by row, at most {credit} at once"
+            return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {how}")
+        why = f"one thread runs the steps: {how}"
     return Choice(ExecutionMode.SINGLE_PROCESS, 1, why)
 
 

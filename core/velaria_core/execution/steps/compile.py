@@ -22,10 +22,17 @@ from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
+from velaria_core.execution.steps.partitioned import (
+    PartitionedLinearStep,
+    PartitionedPartialsStep,
+    split_by,
+    works_by_row,
+)
 from velaria_core.execution.steps.refreshed import RefreshStep
 from velaria_core.execution.steps.session import SessionStep
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.execution.steps.watermark import ProcessingTimeStep, WatermarkStep
+from velaria_core.execution.workers import Workers
 from velaria_core.logical.event_time import STATIC, Times
 from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Reread, Timed
 from velaria_core.logical.node import Node
@@ -34,7 +41,12 @@ from velaria_core.logical.partials import Partials
 
 
 def compile_steps(
-    root: Node, store: Store, engine: Engine, streams: Mapping[int, bool], output: OutputMode = OutputMode.UPDATE
+    root: Node,
+    store: Store,
+    engine: Engine,
+    streams: Mapping[int, bool],
+    output: OutputMode = OutputMode.UPDATE,
+    workers: Workers | None = None,
 ) -> Dataflow:
     """The incremental form of a plan.
 
@@ -43,6 +55,7 @@ def compile_steps(
         streams: for each relation that is a stream, by identity, whether it is append-only.
         output: with `append`, rows of the result that may still change are held until event time has closed them, where
             it closes a column of theirs.
+        workers: who runs parts of the steps that can be split; None where one thread runs all.
     """
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
@@ -91,6 +104,8 @@ def compile_steps(
                     run.append(run[-1].inputs[0])
                 below = built(run[-1].inputs[0])
                 run = [operator for operator in run if not operator.reorders_only]
+                if workers is not None and run and works_by_row(below):
+                    return PartitionedLinearStep(workers, store, run, below)
                 return LinearStep(store, run, below) if run else PassStep(below)
             case Linear():
                 return ConcatStep(store, node, [built(child) for child in node.inputs])
@@ -134,7 +149,10 @@ def compile_steps(
         plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
         if plan is None:
             return None
-        return PartialsStep(store, name, plan, run, below, times(node), closing=id(node) in closes)
+        closing = id(node) in closes
+        if workers is not None and (by := split_by(plan, run, below)):
+            return PartitionedPartialsStep(workers, by, store, name, plan, run, below, times(node), closing=closing)
+        return PartialsStep(store, name, plan, run, below, times(node), closing=closing)
 
     result = built(root)
     closing = next(((name, result.times[name]) for name in result.schema.names if name in result.times), None)

@@ -207,7 +207,7 @@ class PartialsStep(Step):
         self._plan, self._keys = plan, len(plan.keys)
         how = "come out when event time closes them" if self._closing else "are folded in memory"
         self.impl_reason = f"values by key {how}" + ("" if self._keys else "; there is one key")
-        self._feed, sql = _statement(store, plan, run, below)
+        self._feed, sql = statement_of(store, plan, run, below)
         self._statement = store.prepare(sql)
         grouped = store.schema(sql)
         self._times = [(TimeColumn(store, grouped, key, bound.kind), bound.span_us) for key, bound in bounds]
@@ -234,9 +234,7 @@ class PartialsStep(Step):
 
     def _folded(self, given: Changes, at: Moment) -> Changes:
         """The changes that follow from rows."""
-        schema = self._feed.schema
-        self._feed.table = pa.Table.from_batches([], schema) if given is None else given.select(schema.names)
-        grouped = self._statement()
+        grouped = self._grouped(self.inputs[0].changes_schema.empty_table() if given is None else given)
         closes = self._closes(grouped)
         if closes is not None and at.late_before_us is not None:
             grouped, closes = self._in_time(grouped, closes, at.late_before_us)
@@ -251,6 +249,11 @@ class PartialsStep(Step):
         if self._plan.rows is not None and self._keys:
             self._kept.forget(folded.slots[folded.new[self._plan.rows].data == 0])
         return None if self._closing else self._shown(keys, folded, at)
+
+    def _grouped(self, rows: pa.Table) -> pa.Table:
+        """A row for each key of these rows: its hash, its values, its partial columns, and how many rows it has."""
+        self._feed.table = rows.select(self._feed.schema.names)
+        return self._statement()
 
     def _closes(self, grouped: pa.Table) -> Array | None:
         """When event time closes each key; never but at the end for one without a time."""
@@ -360,13 +363,18 @@ def _part(vector: Vector, rows: Rows) -> Vector:
 # --- the statement ------------------------------------------------------------------------------------------------
 
 
-def _statement(store: Store, plan: Grouping, run: Sequence[Node], below: Step) -> tuple[Feed, str]:
+def statement_of(
+    store: Store, plan: Grouping, run: Sequence[Node], below: Step, where: str = "true"
+) -> tuple[Feed, str]:
     """The feed and the query that groups its rows: hash, keys, partial columns, and the number of rows.
 
     The feed has the columns that the query reads and no others: what passes by in Arrow costs nothing.
+
+    Args:
+        where: SQL over the columns below, of the rows that it is about.
     """
     feed = store.feed(below.changes_schema)
-    sql = _grouped(store, plan, run, relation_of(feed), below)
+    sql = _grouped(store, plan, run, _some_of(feed, below, "*", where), below)
     read = _columns_read(store, sql, feed)
     if len(read) == len(feed.schema):
         return feed, sql
@@ -375,9 +383,12 @@ def _statement(store: Store, plan: Grouping, run: Sequence[Node], below: Step) -
         quoted(field.name) if field.name in read else f"CAST(NULL AS {duckdb_type(field.type)}) AS {quoted(field.name)}"
         for field in below.changes_schema
     ]
-    narrow = f"(SELECT {', '.join(columns)} FROM {feed.name})"
-    relation = Relation(feed.name, below.changes_schema, narrow, "feed")
-    return feed, _grouped(store, plan, run, relation, below)
+    return feed, _grouped(store, plan, run, _some_of(feed, below, ", ".join(columns), where), below)
+
+
+def _some_of(feed: Feed, below: Step, columns: str, where: str) -> Relation:
+    sql = f"(SELECT {columns} FROM {feed.name} WHERE {where})"
+    return Relation(feed.name, below.changes_schema, sql, "feed")
 
 
 def rows_of(run: Sequence[Node], store: Store, below: Step) -> Query:
