@@ -28,15 +28,20 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Rows pass as they are, and time is told by them or to them: never part of a run of linear nodes."""
+    """Rows pass as they are, and time is told by them or to them: never part of a run of linear nodes.
 
+    Attributes:
+        keeps: what is state, in words.
+    """
+
+    keeps: str = "none"
     name = "timed"
 
     def cost(self) -> str:
         return "rows changed"
 
     def state(self) -> str:
-        return "rows far ahead of the others"
+        return self.keeps
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,4 +53,4 @@ class Watermark(Unary):
         return {**below, self.time: TimeBound(self.kind, 1)}
 
     def stream(self) -> Incremental:
-        return Timed()
+        return Timed("none" if self.late is Late.FOLD else "rows far ahead of the others")
