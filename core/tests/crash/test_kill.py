@@ -80,7 +80,7 @@ def _by_content(folder: Path, found: Output) -> Output:
 def undisturbed(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Output]:
     """By sink, the output of a run that nobody killed."""
     made = {}
-    for sink in victim.SINKS:
+    for sink in (*victim.SINKS, *victim.GROUPS):
         folder = tmp_path_factory.mktemp("undisturbed")
         assert run(folder, sink) == 0
         made[sink] = output(folder, sink)
@@ -118,6 +118,22 @@ def test_killed_again_and_again(sink: str, run: Run, tmp_path: Path, undisturbed
         assert run(tmp_path, sink, step, 2) == -signal.SIGKILL
     assert run(tmp_path, sink) == 0
     assert output(tmp_path, sink) == undisturbed[sink]
+
+
+@pytest.mark.parametrize("group", victim.GROUPS)
+def test_groups_killed_again_and_again(group: str, run: Run, tmp_path: Path, undisturbed: Mapping[str, Output]) -> None:
+    """Also in the second epoch of a group, where one before it is staged and nothing is durable."""
+    for step, epoch in (
+        (Protocol.STAGE, 2),
+        (Protocol.CHAIN, 5),
+        (Protocol.COMMIT, 1),
+        (Protocol.PUBLISH, 1),
+        (Protocol.ACK, 1),
+        (Protocol.RECORD, 1),
+    ):
+        assert run(tmp_path, group, step, epoch) == -signal.SIGKILL
+    assert run(tmp_path, group) == 0
+    assert output(tmp_path, group) == undisturbed[group]
 
 
 def test_a_finished_query_adds_nothing(run: Run, tmp_path: Path, undisturbed: Mapping[str, Output]) -> None:

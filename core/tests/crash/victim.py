@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -114,11 +115,16 @@ SINKS: dict[str, Callable[[Path], Sink]] = {
 }
 
 
+# By name: epochs that share a commit, and batches that are larger than an epoch.
+GROUPS = {"grouped": StreamOptions(epoch_rows_max=6, checkpoint_interval=3), "cut": StreamOptions(epoch_rows_max=2)}
+
+
 def query(folder: Path, sink: str = "folder", at: Callable[[Protocol], None] = nowhere) -> StreamingQuery:
     session = DataflowSession()
     session.create_temp_view("events", session.read_stream(Numbers(), "events"))
-    options = StreamOptions(checkpoint_path=str(folder / "checkpoint"), epoch_rows_max=6)
-    return StreamingQuery(session._engine, session.stream_sql(SQL).node, SINKS[sink](folder), options, at=at)
+    options = replace(GROUPS.get(sink, StreamOptions(epoch_rows_max=6)), checkpoint_path=str(folder / "checkpoint"))
+    made = SINKS["folder" if sink in GROUPS else sink](folder)
+    return StreamingQuery(session._engine, session.stream_sql(SQL).node, made, options, at=at)
 
 
 def killing(step: int, epoch: int) -> Callable[[Protocol], None]:
