@@ -477,3 +477,34 @@ def test_batch_has_no_need_of_a_watermark() -> None:
     assert kept == [{"ts": 1, "k": "a"}, {"ts": 2, "k": "b"}]
     assert frame.drop_duplicates("k").count() == 2
     assert frame.with_processing_time("seen").select("seen").distinct().count() == 1
+
+
+# --- windows by number (inventory T-13, B-16, E-14) ---------------------------------------------------------
+
+
+def test_t13_sliding_windows_give_three_buckets() -> None:
+    def build(events: StreamingDataFrame) -> StreamingDataFrame:
+        return events.window("ts", 20_000, "window_start", 10_000).group_by("window_start").agg(n=fn.count())
+
+    events = Events(build, "update")
+    assert [(row["window_start"], row["n"]) for row in events.give(5_000, 15_000)] == [
+        (-10_000, 1),
+        (0, 2),
+        (10_000, 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["window_start", "bucket"])
+def test_b16_the_last_windows_are_kept_by_time_whatever_they_are_called(name: str) -> None:
+    session, sink, source = DataflowSession(), MemorySink(), MemorySource(schema=SCHEMA, bounded=False)
+    counts = session.read_stream(source, "events").window("ts", 10_000, name).group_by(name).agg(n=fn.count())
+    query = counts.write_stream(sink, max_retained_windows=2)
+    # The window that comes last is not the newest.
+    for ts in (25_000, 38_000, 21_000, 12_000, 44_000, 35_000, 24_000):
+        source.add(pa.table([[ts], ["a"]], schema=SCHEMA))
+        query.process_available()
+    assert {row[name]: row["n"] for row in sink.result().to_pylist()} == {20_000: 2, 30_000: 2, 40_000: 1}
+    progress = query.progress()
+    assert (progress["late_dropped_rows"], progress["state_rows"]) == (2, 2)
+    with pytest.raises(InputError):
+        counts.write_stream(MemorySink(), max_retained_windows=-1)

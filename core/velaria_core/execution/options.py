@@ -31,6 +31,8 @@ class StreamOptions:
         retries: how often in a row a query starts again after an error that may pass (`ExternalError` with
             `retryable`); 0 fails at once.
         backoff_ms: the wait before the first of them; each further one waits twice as long.
+        max_retained_windows: windows, by time, that may still change where the plan has no watermark: older ones are
+            closed, and their state is forgotten. 0: all.
         execution_mode: who runs the steps.
         local_workers: threads of `local-workers`.
         max_inflight_partitions: parts of batches that workers hold at once; 0: one each.
@@ -54,6 +56,7 @@ class StreamOptions:
     backoff_ms: int = 200
     late_sink: abi.Sink | None = None
     dead_letter: abi.Sink | None = None
+    max_retained_windows: int = 0
     execution_mode: ExecutionMode = ExecutionMode.SINGLE_PROCESS
     local_workers: int = 1
     max_inflight_partitions: int = 0
@@ -82,6 +85,7 @@ _LEAST = {
     "idle_wait_ms": 0,
     "retries": 0,
     "backoff_ms": 0,
+    "max_retained_windows": 0,
 }
 
 
@@ -104,6 +108,7 @@ class StreamKeywords(TypedDict, total=False):
     backoff_ms: int
     late_sink: abi.Sink | None
     dead_letter: abi.Sink | None
+    max_retained_windows: int
     execution_mode: str
     local_workers: int
     max_inflight_partitions: int

@@ -53,6 +53,7 @@ from velaria_core.execution.workers import workers_of
 from velaria_core.execution.writing import Writer
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
+from velaria_core.logical.retained import retaining
 from velaria_core.logical.serialize import fingerprint
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class StreamingQuery(Reported):
     ) -> None:
         self.number = next(_NUMBERS)
         self.id = f"stream-query-{self.number}"
+        plan = retaining(plan, options.max_retained_windows)
         self._engine, self._plan, self._options, self._clock, self._at = engine, plan, options, clock, at
         given = {OUTPUT: sink, LATE: options.late_sink, DEAD_LETTERS: options.dead_letter}
         self._sinks = {name: one for name, one in given.items() if one is not None}

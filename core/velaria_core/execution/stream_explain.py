@@ -36,6 +36,7 @@ from velaria_core.logical.incremental import Recompute
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
+from velaria_core.logical.retained import retaining
 
 # What a step keeps and what an epoch pays for it, by the step's `impl`, where that is other than the shape of its node
 # lets expect.
@@ -62,6 +63,7 @@ def stream_explain(
         sink: where the result would go; None where that is not known.
         name: of the sink, where it has one; else what it is.
     """
+    plan = retaining(plan, options.max_retained_windows)
     with ExitStack() as held:
         state = state_engine(None)
         held.callback(state.close)
