@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from velaria_core.changes import DIFF_FIELD, constant
+from velaria_core.changes import DIFF_FIELD, constant, going_first
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Moment, compile_steps
@@ -131,3 +131,39 @@ def test_lineage() -> None:
     unnested = op.Explode(Scanned, "parts", "id2")
     assert lineage([unnested]).passed == (("id", "id"), ("text", "text"))
     assert not lineage([op.Project(Scanned, (("id", col("id").tree), ("p", expr("unnest(parts)").tree)))]).one_to_one
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_rows_of_two_sides_with_the_same_columns_follow_each_other(store: Store, by_name: bool) -> None:
+    node = op.Union(Scanned, op.Filter(Scanned, (col("id") >= 0).tree), by_name)
+    engine = Engine(Settings(threads=1))
+    flow = compile_steps(node, store, engine, {id(Scanned.relation): True})
+    engine.close()
+    assert flow.steps[-1].impl == "columns"
+    given = rows(3)
+    made = flow.epoch({id(Scanned.relation): given}, Moment(first=True))
+    assert made is not None
+    assert made["id"].to_pylist() == [0, 1, 2, 0, 1, 2]
+    assert made["text"].chunk(1).buffers()[2].address == given["text"].chunk(0).buffers()[2].address
+
+
+def test_rows_of_two_sides_with_other_types_get_those_of_the_result(store: Store) -> None:
+    other = op.Project(Scanned, (("a", col("id").cast("float64").tree), ("b", col("text").tree)))
+    node = op.Union(project(id=col("id"), text=col("text")), other)
+    engine = Engine(Settings(threads=1))
+    flow = compile_steps(node, store, engine, {id(Scanned.relation): True})
+    engine.close()
+    made = flow.epoch({id(Scanned.relation): rows(1)}, Moment(first=True))
+    assert made is not None
+    assert made.schema == pa.schema({"id": pa.float64(), "text": pa.string()}) == flow.schema
+    assert made.to_pylist() == [{"id": 0.0, "text": "0"}] * 2
+
+
+def test_changes_that_go_are_put_first_and_otherwise_left_alone() -> None:
+    def changes(*diffs: int) -> pa.Table:
+        return rows(len(diffs)).append_column(DIFF_FIELD, pa.array(diffs, pa.int64()))
+
+    ordered = going_first(changes(1, -1, 2, -3))
+    assert ordered.select(["id", "__diff"]).to_pydict() == {"id": [1, 3, 0, 2], "__diff": [-1, -3, 1, 2]}
+    for given in (changes(1, 1), changes(-1, -1, 1), changes(-1)):
+        assert going_first(given) is given

@@ -41,6 +41,19 @@ def negated(table: pa.Table) -> pa.Table:
     return table.set_column(table.num_columns - 1, DIFF_FIELD, pc.negate(table.column(DIFF)))
 
 
+def going_first(table: pa.Table) -> pa.Table:
+    """Changes with those that go before those that come, so that a sink which looks for what it removes finds it.
+
+    Nothing is copied where they are so already.
+    """
+    going = table.column(DIFF).to_numpy() < 0
+    count = int(np.count_nonzero(going))
+    if going[:count].all():
+        return table
+    order = np.concatenate([np.flatnonzero(going), np.flatnonzero(~going)])
+    return table.take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)]))
+
+
 def concat(tables: Sequence[pa.Table]) -> pa.Table:
     """Changes one after the other; columns by position, names of the first. No rows are copied.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from velaria_core.changes import DIFF
+from velaria_core.changes import DIFF, concat, with_diff
 from velaria_core.execution.state import Feed, Statement, Store
 from velaria_core.execution.steps.base import (
     Changes,
@@ -22,7 +22,7 @@ from velaria_core.execution.steps.base import (
 from velaria_core.logical.expr import reference
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Scan
+from velaria_core.logical.operators import Scan, Union
 from velaria_core.types import arrow_type, duckdb_type
 
 _ROW = "__row"
@@ -129,7 +129,10 @@ class PassStep(Step):
 
 
 class ConcatStep(Step):
-    """A linear node of two inputs (a union): each side's changes through the node's own query, the other side empty."""
+    """A linear node of two inputs (a union): each side's changes through the node's own query, the other side empty.
+
+    Where both sides have the result's columns already, they only stand one after the other.
+    """
 
     def __init__(self, store: Store, node: Node, below: Sequence[Step]) -> None:
         append_only = all(step.append_only for step in below)
@@ -139,11 +142,23 @@ class ConcatStep(Step):
         sql = query_of(made).projected([(name, reference(name)) for name in (*node.columns, *carry)]).sql()
         found = store.schema(sql)
         super().__init__(found.remove(len(found) - 1) if carry else found, append_only, below)
-        self._statement = store.prepare(sql)
+        self._statement = None if self._only_follow(node, below) else store.prepare(sql)
+        if self._statement is None:
+            self.impl, self.impl_reason = "columns", "both sides have the columns of the result, so no statement runs"
+
+    def _only_follow(self, node: Node, below: Sequence[Step]) -> bool:
+        if not isinstance(node, Union) or any(step.schema.types != self.schema.types for step in below):
+            return False
+        return not node.by_name or all(step.schema.names == self.schema.names for step in below)
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
-        if all(given is None for given in changes):
+        given = [table for table in changes if table is not None]
+        if not given:
             return None
-        for feed, given in zip(self._feeds, changes, strict=True):
-            feed.table = fitted(given, feed)
+        if self._statement is None:
+            names = self.changes_schema.names
+            tables = given if self.append_only else [with_diff(table) for table in given]
+            return concat([pa.Table.from_arrays(table.columns, names=names) for table in tables])
+        for feed, table in zip(self._feeds, changes, strict=True):
+            feed.table = fitted(table, feed)
         return some(self._statement())

@@ -80,15 +80,14 @@ class Log:
         if not changes.num_rows:
             return
         self._weigh(changes)
-        entries = self.entries + changes.num_rows
-        if not self.append_only:
-            self._sum += int(changes.column(DIFF).to_numpy().sum())
-            if entries > 2 * max(self._sum, 0) + SLACK_ROWS and self._entries:
-                self._compact()
-                entries = self.entries + changes.num_rows
+        came = changes.num_rows if self.append_only else int(changes.column(DIFF).to_numpy().sum())
+        entries = self.entries
+        if not self.append_only and entries and entries + changes.num_rows > 2 * max(self._sum + came, 0) + SLACK_ROWS:
+            self._compact()
         self._add()
-        self._entries = entries
-        self._store.holds(self.table, entries)
+        self._entries = self.entries + changes.num_rows
+        self._sum += came
+        self._store.holds(self.table, self._entries)
 
     def rolled_back(self) -> None:
         """The table is as it was before the epoch."""
@@ -110,7 +109,7 @@ class Log:
             f"GROUP BY {listed} HAVING sum({COUNT}) <> 0"
         )
         self._cursor.rows(f"DELETE FROM {self.table} WHERE rowid <= {last:d}")
-        ((self._entries,),) = self._cursor.rows(f"SELECT count(*) FROM {self.table}")
+        self._count()
 
     def entries_of(self, keys: Sequence[str], touched: Feed | None) -> str:
         """SQL of the entries (aliased `s`) whose key was touched; of all without a feed of keys."""
