@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise, zip_longest
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from velaria_core.contract.modes import OutputMode
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.lower import lower
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Moment, compile_steps
+from velaria_core.execution.steps import Dataflow, Moment, compile_steps
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit
@@ -61,12 +63,11 @@ def relation(name: str, rows: Sequence[Row] = (), schema: pa.Schema = SCHEMA) ->
 
 @dataclass
 class Ran:
-    """What came of a stream: the sum of its output, which rows of each source were in time, and what is kept."""
+    """What came of a stream: the sum of its output, which rows of each source were in time, and how many were not."""
 
     output: Bag
     in_time: list[list[Row]]
     dropped: int
-    most_kept: int
 
 
 Build = Callable[[list[Relation]], Node]
@@ -80,28 +81,41 @@ def run(
     epochs: Sequence[Sequence[Sequence[Row]]],
     is_late: IsLate,
     output: OutputMode = OutputMode.APPEND,
+    path: Path | None = None,
+    mishaps: Sequence[str] = (),
 ) -> Ran:
-    """A plan over these epochs of rows, then the end. `is_late` judges a row by the watermark in milliseconds."""
-    state = Engine(Settings(threads=1))
-    store = Store(state)
-    ran = Ran(Counter(), [[] for _ in relations], 0, 0)
-    try:
-        flow = compile_steps(build(relations), store, engine, {id(one): True for one in relations}, output)
-        for number, given in enumerate([*epochs, [[] for _ in relations]]):
+    """A plan over these epochs of rows, then the end. `is_late` judges a row by the watermark in milliseconds.
+
+    Before an epoch there may be a mishap: it fails once, or the query is restarted, which needs a path for its state.
+    """
+    ran = Ran(Counter(), [[] for _ in relations], 0)
+    nothing: list[list[Row]] = [[] for _ in relations]
+    with ExitStack() as held:
+        flow, store = _opened(held, engine, build(relations), relations, output, path)
+        for number, (given, mishap) in enumerate(zip_longest([*epochs, nothing], mishaps[: len(epochs) + 1])):
             before = flow.watermark_us
-            for into, rows in zip(ran.in_time, given, strict=True):
-                into += [row for row in rows if before is None or not is_late(row, before // 1000)]
             tables = {
                 id(one): table(rows).rename_columns(one.schema.names)
                 for one, rows in zip(relations, given, strict=True)
                 if rows
             }
             ended = [id(one) for one in relations] if number == len(epochs) else []
+            if mishap == "restart":
+                snapshot = flow.snapshot()
+                held.close()
+                flow, store = _opened(held, engine, build(relations), relations, output, path)
+                flow.restore(snapshot)
+            if mishap == "fail":
+                with suppress(KeyboardInterrupt), store.cursor.transaction():
+                    flow.epoch(tables, Moment(first=number == 0), ended)
+                    raise KeyboardInterrupt
+                flow.rolled_back()
+            for into, rows in zip(ran.in_time, given, strict=True):
+                into += [row for row in rows if before is None or not is_late(row, before // 1000)]
             with store.cursor.transaction():
                 made = flow.epoch(tables, Moment(first=number == 0), ended)
             flow.committed()
             ran.dropped += flow.late_dropped_rows
-            ran.most_kept = max(ran.most_kept, flow.state_rows)
             if made is not None:
                 assert output is not OutputMode.APPEND or made.schema.names == flow.schema.names
                 for row in with_diff(made).to_pylist():
@@ -109,11 +123,18 @@ def run(
                     (key,) = bag([values])
                     ran.output[key] += diff
         assert flow.state_rows == 0
-    finally:
-        store.close()
-        state.close()
     ran.output = Counter({row: count for row, count in ran.output.items() if count})
     return ran
+
+
+def _opened(
+    held: ExitStack, engine: Engine, node: Node, relations: list[Relation], output: OutputMode, path: Path | None
+) -> tuple[Dataflow, Store]:
+    state = Engine(Settings(threads=1, path=str(path) if path is not None else None))
+    held.callback(state.close)
+    store = Store(state)
+    held.callback(store.close)
+    return compile_steps(node, store, engine, {id(one): True for one in relations}, output), store
 
 
 def batch(engine: Engine, node: Node) -> Bag:
@@ -268,6 +289,33 @@ def test_a_join_in_time_is_batch_without_the_rows_that_were_late(engine: Engine,
         count = max(len(one), len(two))
         epochs = [[epochs[number] if number < len(epochs) else [] for epochs in (one, two)] for number in range(count)]
         ran = run(engine, build, relations(), epochs, behind, output)
+        assert ran.output == batch(engine, build(relations(*ran.in_time)))
+
+    holds()
+
+
+# --- restarts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*PLANS, "inner", "left"])
+def test_failed_and_restarted_a_stream_is_the_same(engine: Engine, name: str, tmp_path: Path) -> None:
+    numbers = count()
+
+    def joined(relations: list[Relation]) -> Node:
+        kind, on = JOINS[name]
+        return op.Join(watermark(relations[0]), watermark(relations[1]), kind, on.tree)
+
+    build, is_late = PLANS.get(name, (joined, behind))
+
+    def relations(one: Sequence[Row] = (), two: Sequence[Row] = ()) -> list[Relation]:
+        return [relation("one", one), relation("two", two, RIGHT)][: 1 if name in PLANS else 2]
+
+    @examples(4)
+    @given(disordered(), st.lists(st.sampled_from(["", "fail", "restart"]), min_size=7, max_size=7))
+    def holds(rows: list[list[Row]], mishaps: list[str]) -> None:
+        epochs = [[given, given[::-1]][: len(relations())] for given in rows]
+        path = tmp_path / f"{next(numbers)}.duckdb"
+        ran = run(engine, build, relations(), epochs, is_late, OutputMode.APPEND, path, mishaps)
         assert ran.output == batch(engine, build(relations(*ran.in_time)))
 
     holds()
