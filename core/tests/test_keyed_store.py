@@ -355,7 +355,7 @@ def test_a_log_is_written_in_rounds_and_stays_small(durable: Durable, monkeypatc
     model: dict[int, tuple[int, float | None]] = {}
     rng = np.random.default_rng(3)
     largest = 0
-    for epoch in range(400):
+    for epoch in range(200):
         touched = rng.choice(40, 2, replace=False).tolist()
         fails = epoch % 7 == 3
         durable.epoch({key: (1, float(epoch)) for key in touched}, fails=fails)
