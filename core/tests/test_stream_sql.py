@@ -274,6 +274,7 @@ def test_t11_kinds_are_kept(session: DataflowSession) -> None:
         assert isinstance(error, kind)
         assert error.place is not None or code == "sql.stream"
     refused("sql.stream", lambda: session.stream_sql("INSERT INTO out SELECT 1"))
+    refused("sql.stream", lambda: session.explain_stream_sql("DROP SINK out"))
     refused("sql.table_kind", lambda: session.queue_source("events"))
     refused("sql.table_kind", lambda: session.queue_sink("out"))
     refused("sql.unknown_table", lambda: session.queue_sink("nothing"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,9 +38,11 @@ from velaria_core.execution.declared import (
     with_columns,
 )
 from velaria_core.execution.duck import Engine
-from velaria_core.logical.endless import refuse_open_pivot
+from velaria_core.execution.feeds import Feeds, followed
+from velaria_core.logical.endless import refuse_endless_order, refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
+from velaria_core.logical.functions import is_volatile
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Opaque, Project, Scan, Values
 from velaria_core.logical.operators.watermark import Watermark
@@ -55,8 +57,10 @@ from velaria_core.logical.sql.statements import (
     Describe,
     Drop,
     DropKind,
+    Emit,
     Insert,
     Name,
+    Refresh,
     Select,
     ShowKind,
     ShowTables,
@@ -67,6 +71,9 @@ from velaria_core.logical.sql.statements import (
 from velaria_core.logical.sql.tokens import Span
 from velaria_core.types import quoted, resolve_type_name, type_name
 
+if TYPE_CHECKING:
+    from velaria_core.execution.materialized import View, Views
+
 OBJECTS = "_velaria_objects"
 TEMPORARY = "velaria_temp.main"
 
@@ -74,6 +81,7 @@ TEMPORARY = "velaria_temp.main"
 class EntryKind(StrEnum):
     TABLE = "table"
     VIEW = "view"
+    MATERIALIZED = "materialized view"
     SOURCE = "source"
     SINK = "sink"
 
@@ -104,6 +112,8 @@ class Catalog:
         self._engine = engine
         self._entries: dict[str, Entry] = {}
         self._held: dict[str, Any] = {}  # sources and sinks that programs hold the other end of, by folded name
+        self._feeds = Feeds(engine)
+        self._known_views: Views | None = None
         if engine.settings.path is not None:
             self._load()
 
@@ -119,10 +129,31 @@ class Catalog:
             )
             names = {str(name) for (name,) in known}
             defined = cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []
+            self._feeds.load(cursor)
         for name in sorted(names - {OBJECTS}):
             self._entries[name.lower()] = Entry(name, EntryKind.TABLE, stored=quoted(name))
         for name, kind, stored, sql in defined:
             self._entries[name.lower()] = Entry(name, EntryKind(kind), stored=stored, sql=sql)
+
+    @property
+    def _views(self) -> Views:
+        """The materialized views; what runs them is loaded when there is one."""
+        if self._known_views is None:
+            from velaria_core.execution.materialized import Views
+
+            self._known_views = Views(self._engine, self._feeds)
+        return self._known_views
+
+    def resume(self) -> None:
+        """Take up the materialized views of a database that was opened."""
+        from_below = [entry for entry in self._entries.values() if entry.kind is EntryKind.MATERIALIZED]
+        for entry in from_below if not self._engine.settings.read_only else ():
+            self._views.resume(self._view_of(entry))
+
+    def close(self) -> None:
+        """Stop what keeps the materialized views fresh."""
+        if self._known_views is not None:
+            self._known_views.close()
 
     # --- names ----------------------------------------------------------------------------------------------
 
@@ -171,6 +202,10 @@ class Catalog:
                 f'"{entry.name}" is a {entry.kind}',
                 hint=f"DROP {entry.kind.upper()} {entry.name}",
             )
+        if feeds := self._feeds.of(entry.name):
+            raise followed(entry.name, feeds, "would be gone")
+        if entry.kind is EntryKind.MATERIALIZED:
+            self._views.drop(entry.name)
         with self._engine.cursor() as cursor:
             if entry.stored is not None:
                 cursor.rows(f"DROP TABLE IF EXISTS {entry.stored}")
@@ -285,9 +320,9 @@ class Catalog:
                     f'"{entry.name}" is temporary, a stream writes to tables that stay',
                     hint="CREATE TABLE without TEMP, or a SINK TABLE USING memory",
                 )
-            from velaria_core.execution.sinks.table import TableSink
+            from velaria_core.execution.materialized import FollowedTableSink
 
-            return TableSink(entry.name, engine=self._engine)
+            return FollowedTableSink(entry.name, self._engine, self._feeds, self._views.changed)
         statement, text = _created(entry), entry.sql or ""
         made = sink_of(self._engine, statement, text)
         if endpoints.is_held(endpoints.SINKS, declared(statement, text)):
@@ -483,12 +518,21 @@ class Catalog:
     def _create_as(self, statement: CreateTable, node: Node) -> pa.Table:
         if statement.kind is not TableKind.TABLE:
             raise SqlSemanticError("sql.create_as", "a source or sink is not made from a query")
-        with batch.running(self._engine, node) as (cursor, lowered):
-            stored = self._stored_name(statement)
-            rows = cursor.execute(f"CREATE OR REPLACE TABLE {stored} AS {lowered.sql}")
+        stored = self._stored_name(statement)
+        rows = self._make(str(statement.name), node, stored)
         self._forget(str(statement.name))
         self.put(Entry(str(statement.name), EntryKind.TABLE, stored=stored, temporary=statement.temp))
         return _done("create table done", rows)
+
+    def _make(self, name: str, node: Node, stored: str) -> int:
+        """Store a plan's rows as a table, in the place of one of that name; how many they are."""
+        with self._feeds.locked, batch.running(self._engine, node) as (cursor, lowered):
+            sql = f"CREATE OR REPLACE TABLE {stored} AS {lowered.sql}"
+            if not self._feeds.of(name):
+                return cursor.execute(sql)
+            rows = self._feeds.replace(cursor, name, lambda: cursor.execute(sql))
+        self._views.changed(name)
+        return rows
 
     def _stored_name(self, statement: CreateTable) -> str:
         name = quoted(str(statement.name))
@@ -496,8 +540,13 @@ class Catalog:
 
     def _store(self, statement: CreateTable, definition: str) -> str:
         stored = self._stored_name(statement)
-        with self._engine.cursor() as cursor:
-            cursor.rows(f"CREATE OR REPLACE TABLE {stored} {definition}")
+        sql, name = f"CREATE OR REPLACE TABLE {stored} {definition}", str(statement.name)
+        with self._feeds.locked, self._engine.cursor() as cursor:
+            if not self._feeds.of(name):
+                cursor.rows(sql)
+                return stored
+            self._feeds.replace(cursor, name, lambda: cursor.execute(sql))
+        self._views.changed(name)
         return stored
 
     def _forget(self, name: str) -> None:
@@ -506,11 +555,7 @@ class Catalog:
 
     def _create_view(self, statement: CreateView, text: str) -> pa.Table:
         if statement.materialized:
-            raise SqlUnsupportedError(
-                "sql.unsupported",
-                "materialized views come with the streaming runtime",
-                hint="CREATE VIEW, or CREATE TABLE AS",
-            )
+            return self._create_materialized(statement, text)
         name = str(statement.name)
         existing = self.get(name)
         if existing is not None and statement.if_not_exists:
@@ -533,6 +578,86 @@ class Catalog:
             raise
         self.put(entry)
         return _done("create view done")
+
+    def _create_materialized(self, statement: CreateView, text: str) -> pa.Table:
+        name = str(statement.name)
+        existing = self.get(name)
+        if existing is not None and statement.if_not_exists:
+            return _done("create materialized view done")
+        if existing is not None and (existing.kind is not EntryKind.MATERIALIZED or not statement.or_replace):
+            raise InputError(
+                "catalog.exists",
+                f'there is already a {existing.kind} "{existing.name}"',
+                hint="CREATE OR REPLACE, or DROP it first",
+            )
+        self._refuse_for_view(statement, text)
+        entry = Entry(name, EntryKind.MATERIALIZED, stored=quoted(name), sql=_text_of(statement.span, text))
+        bases: dict[str, pa.Schema] = {}
+        node = self._followed_plan(statement, text, bases)
+        refuse_endless_order(node)
+        lower.schema(self._engine, node)
+        if existing is not None:
+            self.drop(existing.name)
+        try:
+            self._views.create(self._view_of(entry), bases, lambda cursor: self._record(cursor, entry))
+        except BaseException:
+            self._entries[name.lower()] = entry
+            self.drop(name)
+            raise
+        self._entries[name.lower()] = entry
+        return _done("create materialized view done")
+
+    def _refuse_for_view(self, statement: CreateView, text: str) -> None:
+        tree = statement.select.tree
+        unsteady = next((node for node in tree.walk() if is_volatile(node)), None) if tree is not None else None
+        if unsteady is not None:
+            raise SqlUnsupportedError(
+                "sql.volatile",
+                f"a materialized view is of its rows alone, and {to_sql(unsteady)} gives something else each time",
+                hint="call it in the query that reads the view",
+                place=place_of(unsteady, text),
+            )
+        if statement.temp:
+            raise SqlUnsupportedError(
+                "sql.unsupported",
+                "a materialized view is stored with its tables",
+                hint="a session without a path keeps all of them in memory",
+                place=statement.name.span.place(text),
+            )
+        for key in statement.options:
+            place = statement.option_spans[key].place(text)
+            raise InputError("option.unknown", f'no option "{key}" for a materialized view', place=place)
+
+    def _view_of(self, entry: Entry) -> View:
+        from velaria_core.execution.materialized import View
+
+        text = entry.sql or ""
+        (statement,) = parse(text)
+        assert isinstance(statement, CreateView), "a materialized view is defined by its statement"
+        append = statement.select.emit is Emit.ON_WINDOW_CLOSE
+        return View(entry.name, lambda: self._followed_plan(statement, text, {}), append)
+
+    def _followed_plan(self, statement: CreateView, text: str, bases: dict[str, pa.Schema]) -> Node:
+        """The plan of a materialized view: its tables, which are collected in `bases`, as streams of their changes."""
+        view = str(statement.name)
+
+        def follow(entry: Entry) -> Node:
+            assert entry.stored is not None, "what is followed stores rows"
+            if entry.name.lower() == view.lower():
+                raise InputError("catalog.cyclic_view", f"the view reads itself: {view}")
+            bases[entry.name] = schema = self._stored(entry.name, entry.stored, entry.kind).schema
+            return source_node(self._views.followed_source(view, entry.name, schema), entry.name)
+
+        return self.view_plan(statement, text, _Names(self, streaming=True, follow=follow))
+
+    def _refresh(self, statement: Refresh, _text: str) -> pa.Table:
+        name = str(statement.name)
+        entry = self.get(name)
+        if entry is None:
+            raise self._not_found(name)
+        if entry.kind is not EntryKind.MATERIALIZED:
+            raise InputError("catalog.kind", f'"{entry.name}" is a {entry.kind}', hint="it has nothing to refresh")
+        return _done("refresh materialized view done", self._views.refresh(entry.name))
 
     def view_plan(self, statement: CreateView, text: str, names: _Names) -> Node:
         """The plan of a view whose own names mean what `names` says."""
@@ -572,15 +697,29 @@ class Catalog:
                 f'table-kind constraint violation: "{entry.name}" is a {entry.kind} that stores no rows',
                 hint="start_stream_sql feeds this sink" if entry.kind is EntryKind.SINK else None,
             )
+        if entry.kind is EntryKind.MATERIALIZED:
+            raise TableKindError(
+                "sql.table_kind",
+                f'table-kind constraint violation: "{entry.name}" is a materialized view and cannot be written',
+                hint="INSERT into what it reads",
+            )
         return entry
 
     def _append(self, entry: Entry, targets: Sequence[str], node: Node) -> pa.Table:
         listed = ", ".join(quoted(name) for name in targets)
-        with batch.running(self._engine, node) as (cursor, lowered):
+        # Locked, so that no view begins to follow the table between the question and the rows.
+        with self._feeds.locked, batch.running(self._engine, node) as (cursor, lowered):
             # As a query, the rows of VALUES would first be brought to one type: 1 beside 2.50 becomes 1.00.
             rows_in = node.clause() if isinstance(node, Values) else lowered.sql
-            rows = cursor.execute(f"INSERT INTO {entry.stored} ({listed}) {rows_in}")
-        return _done("insert done" if rows else "insert ignored: empty input", rows)
+            if self._feeds.of(entry.name):
+                rows = self._feeds.append(cursor, entry.name, listed, rows_in)
+            else:
+                rows = cursor.execute(f"INSERT INTO {entry.stored} ({listed}) {rows_in}")
+        told = "insert done" if rows else "insert ignored: empty input"
+        for view in self._views.changed(entry.name) if self._feeds.of(entry.name) else ():
+            assert view.error is not None, "a view that is behind says why"
+            told += f'; the materialized view "{view.name}" is behind: {view.error.message}'
+        return _done(told, rows)
 
     def insert_plan(self, name: str, node: Node) -> int:
         """Append a plan's rows to a stored table by position; returns how many."""
@@ -601,8 +740,7 @@ class Catalog:
                 f'there is already a {existing.kind} "{existing.name}"',
                 hint="or_replace=True",
             )
-        with batch.running(self._engine, node) as (cursor, lowered):
-            rows = cursor.execute(f"CREATE OR REPLACE TABLE {quoted(name)} AS {lowered.sql}")
+        rows = self._make(name, node, quoted(name))
         self._forget(name)
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
         return rows
@@ -646,11 +784,27 @@ class Catalog:
         with batch.running(self._engine, node) as (cursor, lowered):
             return cursor.table(f"SELECT * FROM (SUMMARIZE {lowered.sql})")
 
+    def _shown_views(self) -> pa.Table:
+        """The materialized views, and whether they keep up."""
+        entries = [entry for entry in self if entry.kind is EntryKind.MATERIALIZED]
+        found = [self._views.get(entry.name) for entry in entries]
+        errors = [str(view.error) if view is not None and view.error is not None else None for view in found]
+        states = ["closed" if view is None else "behind" if view.error else "fresh" for view in found]
+        return pa.table(
+            {
+                "name": pa.array([entry.name for entry in entries], pa.string()),
+                "status": pa.array(states, pa.string()),
+                "error": pa.array(errors, pa.string()),
+            }
+        )
+
     def _show(self, statement: ShowTables, _text: str) -> pa.Table:
         if statement.kind is ShowKind.FUNCTIONS:
             sql = "SELECT DISTINCT function_name AS name, function_type AS kind FROM duckdb_functions() ORDER BY ALL"
             with self._engine.cursor() as cursor:
                 listing = cursor.table(sql)
+        elif statement.kind is ShowKind.MATERIALIZED_VIEWS:
+            listing = self._shown_views()
         else:
             wanted = statement.kind.value.removesuffix("s")
             entries = [entry for entry in self if wanted == "table" or entry.kind.value == wanted]
@@ -671,11 +825,15 @@ class _Names:
 
     Args:
         streaming: SOURCE tables are streams; otherwise they are the rows that they have now.
+        follow: gives the plan of a stored table whose changes are followed; None: its rows are those of now.
     """
 
-    def __init__(self, catalog: Catalog, *, streaming: bool = False) -> None:
+    def __init__(
+        self, catalog: Catalog, *, streaming: bool = False, follow: Callable[[Entry], Node] | None = None
+    ) -> None:
         self._catalog = catalog
         self._streaming = streaming
+        self._follow = follow
         self._made: dict[str, Node] = {}
         self._binding: list[str] = []
         self.table_function = catalog.table_function
@@ -701,6 +859,14 @@ class _Names:
     def _plan(self, entry: Entry) -> Node:
         if self._streaming and entry.kind is EntryKind.SOURCE and entry.stored is None:
             return self._catalog.source_plan(entry)
+        if self._follow is not None and entry.temporary:
+            raise SqlUnsupportedError(
+                "sql.temporary",
+                f'a materialized view outlives "{entry.name}", which is temporary',
+                hint="CREATE TABLE or CREATE VIEW without TEMP",
+            )
+        if self._follow is not None and entry.kind in (EntryKind.TABLE, EntryKind.MATERIALIZED) and entry.stored:
+            return self._follow(entry)
         if entry.kind is not EntryKind.VIEW or entry.node is not None:
             return self._catalog.stored_plan(entry)
         key = entry.name.lower()
@@ -772,7 +938,7 @@ def _targets(
 def _subject(statement: Statement) -> Name | None:
     """The table or view that a statement is about."""
     match statement:
-        case CreateTable() | CreateView() | Drop():
+        case CreateTable() | CreateView() | Drop() | Refresh():
             return statement.name
         case Insert():
             return statement.table
@@ -786,7 +952,7 @@ _DROPS = {
     DropKind.SOURCE: (EntryKind.SOURCE,),
     DropKind.SINK: (EntryKind.SINK,),
     DropKind.VIEW: (EntryKind.VIEW,),
-    DropKind.MATERIALIZED_VIEW: (EntryKind.VIEW,),
+    DropKind.MATERIALIZED_VIEW: (EntryKind.MATERIALIZED,),
 }
 
 
@@ -856,6 +1022,7 @@ _HANDLERS: Mapping[type, Callable[[Catalog, Any, str], pa.Table]] = {
     CreateView: Catalog._create_view,
     Insert: Catalog._insert,
     Drop: Catalog._drop,
+    Refresh: Catalog._refresh,
     Describe: Catalog._describe,
     Summarize: Catalog._summarize,
     ShowTables: Catalog._show,

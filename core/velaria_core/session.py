@@ -79,6 +79,7 @@ class DataflowSession:
             )
         )
         self._catalog = Catalog(self._engine)
+        self._catalog.resume()
         self._feed_numbers = count(1)
         self._listeners = Listeners()
 
@@ -93,6 +94,7 @@ class DataflowSession:
     def close(self) -> None:
         """Release the database file and memory; frames of this session can no longer run, its jobs are cancelled,
         its streams stopped."""
+        self._catalog.close()
         registry.stop_all(self._engine)
         stop_all(self._engine)
         self._engine.close()
@@ -342,8 +344,8 @@ class DataflowSession:
             frame = self.stream_sql(text, parameters)
             refuse_endless_order(frame.node, _order_place(statement, text))
             return frame.explain(format=format, **options)
-        assert isinstance(statement, Insert)
         frame, sink, chosen = self._stream_insert(text, parameters, options)
+        assert isinstance(statement, Insert), "all else was refused"
         return frame.explain(sink, name=str(statement.table), format=format, **chosen)
 
     def add_listener(self, listener: Listener) -> None:

@@ -29,6 +29,7 @@ from velaria_core.logical.sql.statements import (
     Insert,
     Name,
     OptionValue,
+    Refresh,
     Select,
     ShowKind,
     ShowTables,
@@ -78,7 +79,6 @@ _UNSUPPORTED: Final[Mapping[str, str | None]] = {
     "COMMENT": None,
     "GRANT": None,
     "REVOKE": None,
-    "REFRESH": "a materialized view keeps itself fresh",
 }
 _UNSUPPORTED_CREATE: Final[Mapping[str, str | None]] = {
     "INDEX": "tables are scanned in columns; none is needed to filter or join",
@@ -116,7 +116,7 @@ _CONSTRAINTS: Final = frozenset(
 )
 _STATEMENT_WORDS: Final = (
     *("SELECT", "WITH", "FROM", "VALUES", "CREATE", "INSERT", "DROP", "DESCRIBE", "SHOW", "EXPLAIN"),
-    *("SUMMARIZE", "PIVOT", "UNPIVOT"),
+    *("SUMMARIZE", "PIVOT", "UNPIVOT", "REFRESH"),
 )
 
 
@@ -185,6 +185,7 @@ class _Statement:
             "SUMMARIZE": self._summarize,
             "SHOW": self._show,
             "EXPLAIN": self._explain,
+            "REFRESH": self._refresh,
         }
         if (reader := readers.get(opening)) is not None:
             return reader()
@@ -560,6 +561,15 @@ class _Statement:
         cursor.finish("the statement")
         return Drop(kind, name, if_exists, self._whole)
 
+    def _refresh(self) -> Refresh:
+        cursor = self._cursor
+        cursor.expect("REFRESH")
+        cursor.expect("MATERIALIZED", after="REFRESH")
+        cursor.expect("VIEW", after="REFRESH MATERIALIZED")
+        name = self._name("the name of a materialized view")
+        cursor.finish("the statement")
+        return Refresh(name, self._whole)
+
     # --- DESCRIBE, SHOW, EXPLAIN ---------------------------------------------------------------------------
 
     def _describe(self) -> Describe:
@@ -583,14 +593,17 @@ class _Statement:
         cursor = self._cursor
         cursor.expect("SHOW")
         cursor.accept("ALL")
+        materialized = cursor.accept("MATERIALIZED")
         token = cursor.peek()
         what = word(token) if token is not None else ""
+        if materialized and what != "VIEWS":
+            raise cursor.expected("VIEWS", after="SHOW MATERIALIZED")
         if what in {"COLUMNS", "CREATE", "DATABASES", "SCHEMAS"}:
             hint = "DESCRIBE name shows the columns" if what in {"COLUMNS", "CREATE"} else None
             raise self._unsupported(f"SHOW {what}", hint, cursor.here())
         if what not in _SHOWN:
             raise cursor.expected(
-                "TABLES, SOURCES, SINKS, VIEWS or FUNCTIONS",
+                "TABLES, SOURCES, SINKS, VIEWS, MATERIALIZED VIEWS or FUNCTIONS",
                 after="SHOW",
                 hint="DESCRIBE name shows the columns of a table",
             )
@@ -602,7 +615,7 @@ class _Statement:
                 raise cursor.expected("a pattern in single quotes", after="LIKE")
             like = str(cursor.next().text)
         cursor.finish("the statement")
-        return ShowTables(_SHOWN[what], like, self._whole)
+        return ShowTables(ShowKind.MATERIALIZED_VIEWS if materialized else _SHOWN[what], like, self._whole)
 
     def _explain(self) -> Explain:
         cursor = self._cursor

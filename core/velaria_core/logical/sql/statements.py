@@ -224,6 +224,14 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """REFRESH MATERIALIZED VIEW name."""
+
+    name: Name
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Describe:
     """DESCRIBE table, or DESCRIBE select: columns and types."""
 
@@ -244,12 +252,13 @@ class ShowKind(Enum):
     SOURCES = "sources"
     SINKS = "sinks"
     VIEWS = "views"
+    MATERIALIZED_VIEWS = "materialized views"
     FUNCTIONS = "functions"
 
 
 @dataclass(frozen=True, slots=True)
 class ShowTables:
-    """SHOW TABLES | SOURCES | SINKS | VIEWS | FUNCTIONS [LIKE pattern]."""
+    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | FUNCTIONS [LIKE pattern]."""
 
     kind: ShowKind
     like: str | None
@@ -265,4 +274,6 @@ class Explain:
     span: Span
 
 
-Statement: TypeAlias = Select | CreateTable | CreateView | Insert | Drop | Describe | Summarize | ShowTables | Explain
+Statement: TypeAlias = (
+    Select | CreateTable | CreateView | Insert | Drop | Refresh | Describe | Summarize | ShowTables | Explain
+)
