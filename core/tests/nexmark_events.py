@@ -98,15 +98,16 @@ class Nexmark:
     interval_us: int = 100
     disorder_us: int = 0
 
-    def events(self, first: int, count: int) -> dict[str, pa.Table]:
+    def events(self, first: int, count: int, kinds: Sequence[str] = NAMES) -> dict[str, pa.Table]:
         """The events `first` up to `first + count`, by kind, each in the order in which they come."""
         numbers = np.arange(first, first + count, dtype=np.int64)
         place = numbers % EPOCH
-        return {
-            "person": self._people(numbers[place == 0]),
-            "auction": self._auctions(numbers[(place >= 1) & (place <= AUCTIONS)]),
-            "bid": self._bids(numbers[place > AUCTIONS]),
+        makers = {
+            "person": (self._people, place == 0),
+            "auction": (self._auctions, (place >= 1) & (place <= AUCTIONS)),
+            "bid": (self._bids, place > AUCTIONS),
         }
+        return {kind: makers[kind][0](numbers[makers[kind][1]]) for kind in kinds}
 
     def _people(self, numbers: Ints) -> pa.Table:
         place = self._below(numbers, 1, len(_PLACES))
