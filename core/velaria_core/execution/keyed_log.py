@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from velaria_core.execution.keyed_store import Folded, KeyedStore
-from velaria_core.execution.state import Statement, Store
+from velaria_core.execution.state import Store
 from velaria_core.execution.vectors import Mask, Rows, Vector, array_of, integers, vector_of, whole
 from velaria_core.types import quoted
 
@@ -73,9 +73,9 @@ class Rounds:
         self._place = self._restored()
         self._durable = self._place
 
-    def _made(self, name: str) -> Statement:
+    def _made(self, name: str) -> Callable[[], None]:
         table = self._store.table(name, self._feed.schema)
-        return self._store.prepare(f"INSERT INTO {table} SELECT * FROM {self._feed.name}")
+        return self._store.command(f"INSERT INTO {table} SELECT * FROM {self._feed.name}")
 
     def _restored(self) -> _Place:
         cursor = self._store.cursor
