@@ -12,6 +12,7 @@ from velaria_core.contract import abi
 from velaria_core.contract.modes import QueryStatus, Trigger
 from velaria_core.errors import DataError, ExternalError
 from velaria_core.execution.clock import ManualClock
+from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
 
@@ -28,6 +29,18 @@ class Gate:
         del epoch, table
         self.held.set()
         assert self.opened.wait(PATIENCE_S)
+
+
+def told_when_blocked(query: StreamingQuery) -> threading.Event:
+    """An event that is set when the queue of the query is full."""
+    blocked, told = threading.Event(), query._reporter.blocked
+
+    def tell() -> None:
+        told()
+        blocked.set()
+
+    query._reporter.blocked = tell  # type: ignore[method-assign]
+    return blocked
 
 
 def test_contexts_and_calls_as_the_contract_has_them_t03(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -62,9 +75,7 @@ def test_a_slow_sink_holds_the_source_back_t13_t15(most: int) -> None:
         backpressure_high_watermark=most,
         backpressure_low_watermark=most - 1,
     )
-    blocked = threading.Event()
-    told = query._reporter.blocked
-    query._reporter.blocked = lambda: (told(), blocked.set())  # type: ignore[method-assign,return-value,func-returns-value]
+    blocked = told_when_blocked(query)
     query.start()
     assert gate.held.wait(PATIENCE_S)
     assert blocked.wait(PATIENCE_S)
@@ -87,13 +98,15 @@ def test_small_batches_wait_together() -> None:
     """What piles up while an epoch is written is one epoch, as large as it may be."""
     gate = Gate()
     sink = Gathered(staging=gate)
-    source = MemorySource([numbered(value) for value in range(100)])
-    query = query_over(source, sink=sink, epoch_rows_max=50).start()
+    source = MemorySource([numbered(value) for value in range(1_000)])
+    query = query_over(source, sink=sink, epoch_rows_max=50)
+    blocked = told_when_blocked(query)
+    query.start()
+    assert blocked.wait(PATIENCE_S)
     gate.opened.set()
     finished(query)
-    assert len(sink.rows) == 100
-    assert len(sink.epochs) <= 5
-    assert max(len(epoch) for epoch in sink.epochs.values()) <= 50
+    assert [row["v"] for row in sink.rows] == list(range(1_000))
+    assert max(len(epoch) for epoch in sink.epochs.values()) == 50
 
 
 def test_sources_take_turns() -> None:
@@ -237,3 +250,39 @@ def test_an_aggregate_over_two_sources_is_that_of_a_plain_run() -> None:
             totals[key] = totals.get(key, 0) + row["diff"]
         results.append({key for key, times in totals.items() if times})
     assert results[0] == results[1] == {("a", 20, 90)}
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("caller", ["listener", "sink", "source"])
+def test_a_query_may_stop_itself(caller: str, blocking: bool) -> None:
+    """Whichever of its threads the call comes from, it waits for none of them."""
+    stops: list[str] = []
+
+    def stop(*_given: object) -> None:
+        stops.append(caller)
+        query.stop()
+
+    def last() -> pa.Table:
+        stop()
+        return TEN[0]
+
+    source = Scripted([TEN[0], last] if caller == "source" else TEN, bounded=False)
+    sink = Gathered(blocking=blocking, **{"staging": stop} if caller == "sink" else {})
+    query = query_over(source, sink=sink, epoch_rows_max=1)
+    if caller == "listener":
+        query.add_listener(lambda event: stop() if event.kind == "progress" else None)
+    finished(query.start())
+    assert stops
+    assert query.status is QueryStatus.STOPPED
+    assert not source.is_open
+    assert not sink.is_open
+
+
+def test_a_query_without_a_thread_may_stop_itself() -> None:
+    source, sink = Scripted(TEN), Gathered()
+    query = query_over(source, sink=sink, epoch_rows_max=2)
+    query.add_listener(lambda event: query.stop() if event.kind == "progress" else None)
+    assert query.process_available() == 2
+    assert query.status is QueryStatus.STOPPED
+    assert [row["v"] for row in sink.rows] == [0, 1]
+    assert not source.is_open

@@ -206,18 +206,18 @@ class Puller:
         self.backpressure = False
         self.drained = False  # the sources had nothing when they were asked last
         self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="velaria-pull", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="velaria-pull", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Stop pulling; returns when no source is being asked any more."""
         with self._lock:
             self._stopping = True
             self._lock.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self.thread.ident is not None:
+            self.thread.join()
 
     @property
     def waiting(self) -> int:

@@ -101,6 +101,8 @@ class StreamingQuery(Reported):
         self._pace = Pace(options.trigger, options.epoch_rows_max)
         self._retries = Retries(options.retries, options.backoff_ms)
         self._lock = threading.Condition()
+        self._alone = threading.RLock()  # of those who run or close a query that has no thread
+        self._busy = False
         self._stopping = self._draining = False
         self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
         self._batches_max: int | None = None
@@ -355,11 +357,17 @@ class StreamingQuery(Reported):
         if self._thread is not None:
             raise InputError("stream.started", f"{self.id} runs on a thread of its own", hint="await_termination()")
         before = self._reporter.now().rows_in
-        try:
-            self._persist(self._process)
-        except BaseException as error:
-            self._close(QueryStatus.FAILED, error)
-            raise
+        with self._alone:
+            self._busy = True
+            try:
+                self._persist(self._process)
+            except BaseException as error:
+                self._close(QueryStatus.FAILED, error)
+                raise
+            finally:
+                self._busy = False
+            if self._stopping:
+                self._close(QueryStatus.STOPPED)
         return self._reporter.now().rows_in - before
 
     def await_termination(self, timeout_s: float | None = None, max_batches: int | None = None) -> bool:
@@ -388,7 +396,8 @@ class StreamingQuery(Reported):
     def stop(self, *, drain: bool = False) -> None:
         """Let the epoch at hand finish, make it durable, then close everything.
 
-        Does nothing to a query that has stopped. What was pulled ahead is left to the next run, which a replayable
+        Does nothing to a query that has stopped. Returns when it has; at once where the query itself calls it, as a
+        listener or a sink may. What was pulled ahead is left to the next run, which a replayable
         source gives it again.
 
         Args:
@@ -403,10 +412,15 @@ class StreamingQuery(Reported):
                 self._puller.drained = False
             self._lock.notify_all()
         if self._thread is None:
-            if self.is_active:
-                self._close(QueryStatus.STOPPED)
-        elif self._thread is not threading.current_thread():
+            with self._alone:
+                if self.is_active and not self._busy:
+                    self._close(QueryStatus.STOPPED)
+        elif threading.current_thread() not in self._threads():
             self._thread.join()
+
+    def _threads(self) -> list[threading.Thread | None]:
+        """Those of the query itself."""
+        return [self._thread, self._epochs.writer.thread, self._puller.thread if self._puller is not None else None]
 
     def _wake(self, name: str) -> None:
         self._intake.wake(name)
@@ -455,7 +469,7 @@ class StreamingQuery(Reported):
     def _process(self) -> None:
         """Epochs over what the sources have now, on this thread."""
         self._intake.wake_all()
-        while self._something(load := self._gather(self._pace.rows)):
+        while not self._stopping and self._something(load := self._gather(self._pace.rows)):
             self._epoch(load, more=load.rows >= self._pace.rows)
         self._epochs.commit()
 

@@ -24,10 +24,10 @@ class Writer:
         self._failure: BaseException | None = None
         self._room = threading.Semaphore(_DEPTH)
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         if threaded:
-            self._thread = threading.Thread(target=self._run, name="velaria-write", daemon=True)
-            self._thread.start()
+            self.thread = threading.Thread(target=self._run, name="velaria-write", daemon=True)
+            self.thread.start()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Make a call after those before it; its result comes with the future.
@@ -38,7 +38,7 @@ class Writer:
         made: Future[T] = Future()
         if self._failure is not None:
             raise self._failure
-        if self._thread is not None:
+        if self.thread is not None:
             self._calls.put((call, made))
         else:
             made.set_result(call())
@@ -46,7 +46,7 @@ class Writer:
 
     def publish(self, call: Callable[[], None]) -> None:
         """As `submit`, for the last call of an epoch: waits while two epochs are being written."""
-        if self._thread is None:
+        if self.thread is None:
             self.submit(call)
             return
         self._room.acquire()
@@ -67,10 +67,10 @@ class Writer:
 
     def close(self) -> None:
         """End the thread after the calls that it has."""
-        if self._thread is not None:
+        if self.thread is not None:
             self._calls.put(None)
-            self._thread.join()
-            self._thread = None
+            self.thread.join()
+            self.thread = None
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
