@@ -1,6 +1,7 @@
 """Nexmark: each query as a stream gives, at the end, what it gives in batch.
 
-Events come out of order, in epochs of random size. The texts in nexmark/ are those of the stream and of the batch.
+Events come out of order, in epochs of random size. The texts in nexmark/ are those of the stream and of the batch, and
+so are the two queries here that are calls: sessions, and windows of processing time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nexmark_events
 import numpy as np
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pytest
 from nexmark_events import NAMES, SCHEMAS, Nexmark
 
-from velaria_core import DataflowSession, MemorySink, MemorySource
+from velaria_core import DataflowSession, DataFrame, MemorySink, MemorySource, StreamingQuery, fn
+from velaria_core.frame import Frame
 
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
 TEXTS = {file.stem: file.read_text() for file in sorted(Path(__file__).with_name("nexmark").glob("q*.sql"))}
 EVENTS = 30_000
 # 2 ms between events is a minute in all; a second of disorder is a tenth of a window.
@@ -44,24 +47,89 @@ def epochs(seed: int) -> list[dict[str, pa.Table]]:
     return [STREAM.events(first, last - first) for first, last in pairwise(cuts)]
 
 
+def q11(bid: AnyFrame) -> AnyFrame:
+    """User sessions: how many bids a person makes until ten seconds pass without one."""
+    sessions = bid.session_window("date_time", "10 seconds", "bidder")
+    return sessions.group_by("bidder", "window_start", "window_end").agg(bids=fn.count())
+
+
+def q12(bid: AnyFrame) -> AnyFrame:
+    """How many bids a person makes in each ten seconds of the clock."""
+    windows = bid.with_processing_time("processed").window("processed", 10_000)
+    return windows.group_by("bidder", "window_start").agg(bids=fn.count())
+
+
+class Streams:
+    """The three streams as views of a session, and what brings events into them."""
+
+    def __init__(self, session: DataflowSession, delay: str | None = None) -> None:
+        self.frames = {}
+        self._sources = {kind: MemorySource(schema=SCHEMAS[kind], bounded=False) for kind in NAMES}
+        for kind, source in self._sources.items():
+            stream = session.read_stream(source, kind)
+            self.frames[kind] = stream if delay is None else stream.with_watermark("date_time", delay)
+            session.create_temp_view(kind, self.frames[kind])
+
+    def run(self, query: StreamingQuery, seed: int) -> None:
+        """All events, in epochs of random size, and the end."""
+        for tables in epochs(seed):
+            for kind, source in self._sources.items():
+                if tables[kind].num_rows:
+                    source.add(tables[kind])
+            query.process_available()
+        for source in self._sources.values():
+            source.end()
+        query.process_available()
+        query.stop()
+
+
+def batch_views(session: DataflowSession) -> dict[str, DataFrame]:
+    frames = {kind: session.create_dataframe(table) for kind, table in STREAM.events(0, EVENTS).items()}
+    for kind, frame in frames.items():
+        session.create_temp_view(kind, frame)
+    return frames
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_stream_ends_with_the_batch_answer(name: str, session: DataflowSession) -> None:
-    sources = {kind: MemorySource(schema=SCHEMAS[kind], bounded=False) for kind in NAMES}
-    for kind, source in sources.items():
-        session.create_temp_view(kind, session.read_stream(source, kind))
-    sink = MemorySink()
-    query = session.stream_sql(TEXTS[name]).write_stream(sink, epoch_rows_max=1_000_000)
-    for tables in epochs(seed=sum(map(ord, name))):
-        for kind, source in sources.items():
-            if tables[kind].num_rows:
-                source.add(tables[kind])
-        query.process_available()
-    query.stop()
-    for kind, table in STREAM.events(0, EVENTS).items():
-        session.create_temp_view(kind, session.create_dataframe(table))
+    streams, sink = Streams(session), MemorySink()
+    streams.run(session.stream_sql(TEXTS[name]).write_stream(sink, epoch_rows_max=1_000_000), seed=sum(map(ord, name)))
+    batch_views(session)
     answer = session.sql(TEXTS[name]).to_arrow()
     assert bag(sink.result()) == bag(answer)
     assert answer.num_rows > 0
+
+
+@pytest.mark.parametrize("name", ["q5", "q7", "q8"])
+def test_windows_come_out_once_when_nothing_more_can_come(name: str, session: DataflowSession) -> None:
+    """The watermark is as far behind as events are out of order, so none is late."""
+    streams, sink = Streams(session, delay="1 second"), MemorySink()
+    query = session.stream_sql(TEXTS[name]).write_stream(sink, output_mode="append", epoch_rows_max=1_000_000)
+    streams.run(query, seed=sum(map(ord, name)))
+    batch_views(session)
+    answer = bag(session.sql(TEXTS[name]).to_arrow())
+    assert sum((bag(table) for table in sink.tables.values()), Counter()) == answer
+    assert len(sink.tables) > 2
+
+
+@pytest.mark.parametrize("output_mode", ["update", "append"])
+def test_sessions(output_mode: str, session: DataflowSession) -> None:
+    streams, sink = Streams(session, delay="1 second"), MemorySink()
+    query = q11(streams.frames["bid"]).write_stream(sink, output_mode=output_mode, epoch_rows_max=1_000_000)
+    streams.run(query, seed=11)
+    answer = q11(batch_views(session)["bid"]).to_arrow()
+    assert bag(sink.result()) == bag(answer)
+    assert answer.num_rows > 500
+
+
+def test_windows_of_processing_time_count_each_bid_once(session: DataflowSession) -> None:
+    """Which window a bid is in is the clock's affair; all bids of a person are in some."""
+    streams, sink = Streams(session), MemorySink()
+    streams.run(q12(streams.frames["bid"]).write_stream(sink, output_mode="append", epoch_rows_max=1_000_000), seed=12)
+    bids: Counter[int] = Counter()
+    for bidder, _, count in zip(*(column.to_pylist() for column in sink.result().columns), strict=True):
+        bids[bidder] += count
+    assert bids == Counter(STREAM.events(0, EVENTS)["bid"].column("bidder").to_pylist())
 
 
 # --- the events

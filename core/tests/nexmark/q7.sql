@@ -4,6 +4,6 @@ WITH highest AS (
     FROM TUMBLE(TABLE bid, DESCRIPTOR(date_time), INTERVAL '10 seconds')
     GROUP BY window_start, window_end
 )
-SELECT auction, bidder, bid.price AS price, date_time
+SELECT bid.window_start AS window_start, auction, bidder, bid.price AS price, date_time
 FROM TUMBLE(TABLE bid, DESCRIPTOR(date_time), INTERVAL '10 seconds') AS bid
 JOIN highest ON bid.window_start = highest.window_start AND bid.price = highest.price
