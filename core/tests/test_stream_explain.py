@@ -288,7 +288,10 @@ def test_explain_and_progress_tell_the_same_decision(session: DataflowSession) -
         query = session.stream_sql(text).write_stream(MemorySink())
         strategy = query.explanation().strategy
         progress = query.progress()
-        same: dict[str, Any] = {"requested_execution_mode": strategy.requested_mode, "execution_mode": strategy.selected_mode}
+        same: dict[str, Any] = {
+            "requested_execution_mode": strategy.requested_mode,
+            "execution_mode": strategy.selected_mode,
+        }
         same |= {"execution_reason": strategy.reason}
         names = set(progress) & set(strategy.to_dict())
         same |= {name: strategy.to_dict()[name] for name in names}

@@ -37,7 +37,7 @@ from velaria_core.execution.declared import (
     source_node,
     with_columns,
 )
-from velaria_core.execution.duck import Engine
+from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import Feeds, followed
 from velaria_core.logical.endless import refuse_endless_order, refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
@@ -123,11 +123,7 @@ class Catalog:
                 cursor.execute(
                     f"CREATE TABLE IF NOT EXISTS {OBJECTS} (name VARCHAR, kind VARCHAR, stored VARCHAR, sql VARCHAR)"
                 )
-            known = cursor.rows(
-                "SELECT table_name FROM duckdb_tables() "
-                "WHERE database_name = current_database() AND schema_name = 'main' AND NOT internal"
-            )
-            names = {str(name) for (name,) in known}
+            names = _table_names(cursor)
             defined = cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []
             self._feeds.load(cursor)
         for name in sorted(names - {OBJECTS}):
@@ -155,14 +151,27 @@ class Catalog:
         if self._known_views is not None:
             self._known_views.close()
 
+    def _adopt(self) -> None:
+        """Know the tables that a sink made meanwhile. 0.3 ms."""
+        with self._engine.cursor() as cursor:
+            names = _table_names(cursor)
+        stored = {entry.stored for entry in self._entries.values()}
+        for name in names - {OBJECTS}:
+            if quoted(name) not in stored:
+                self._entries.setdefault(name.lower(), Entry(name, EntryKind.TABLE, stored=quoted(name)))
+
     # --- names ----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Entry]:
+        self._adopt()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def get(self, name: str) -> Entry | None:
         """The entry of a name, compared without case."""
-        return self._entries.get(_plain_name(name).lower())
+        key = _plain_name(name).lower()
+        if key not in self._entries and not files.looks_like_path(name):
+            self._adopt()
+        return self._entries.get(key)
 
     def put(self, entry: Entry, *, or_replace: bool = True) -> None:
         """Give a name a meaning.
@@ -969,6 +978,14 @@ def _declared_type(column: ColumnDef, text: str) -> str:
 
 def _text_of(span: Span, text: str) -> str:
     return text[span.offset : span.end]
+
+
+def _table_names(cursor: Cursor) -> set[str]:
+    known = cursor.rows(
+        "SELECT table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = 'main' AND NOT internal"
+    )
+    return {str(name) for (name,) in known}
 
 
 def _plain_name(name: str) -> str:

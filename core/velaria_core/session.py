@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from velaria_core.execution.runtime import StreamingQuery
     from velaria_core.execution.sinks.memory import MemorySink
     from velaria_core.execution.sinks.queue import QueueSink
-    from velaria_core.execution.sources.queue import QueueSource
+    from velaria_core.execution.sources.queue import RealtimeStreamSource
     from velaria_core.frame import Frame
     from velaria_core.streaming import StreamingDataFrame
 
@@ -190,8 +190,8 @@ class DataflowSession:
 
     def create_realtime_stream_source(
         self, columns: pa.Schema | Mapping[str, str] | Sequence[tuple[str, str]], **options: Any
-    ) -> QueueSource:
-        """A queue to push rows into while a query runs; `read_realtime_stream_source` reads it.
+    ) -> RealtimeStreamSource:
+        """A queue to push rows into while a query runs, until `close`; `read_realtime_stream_source` reads it.
 
         Args:
             columns: a schema, or names and types as SQL or Arrow call them: {"k": "string", "v": "int64"}.
@@ -200,13 +200,13 @@ class DataflowSession:
         Raises:
             InputError[source.schema]: a column without a type.
         """
-        from velaria_core.execution.sources.queue import QueueSource
+        from velaria_core.execution.sources.queue import QueueSource, RealtimeStreamSource
 
-        return QueueSource(_schema_of(columns), **options)
+        return RealtimeStreamSource(QueueSource(_schema_of(columns), **options))
 
-    def read_realtime_stream_source(self, source: abi.Source, name: str | None = None) -> StreamingDataFrame:
-        """The rows that are pushed into a queue. The same as `read_stream`."""
-        return self.read_stream(source, name)
+    def read_realtime_stream_source(self, source: RealtimeStreamSource, name: str | None = None) -> StreamingDataFrame:
+        """The rows that are pushed into a queue."""
+        return self.read_stream(source.queue, name)
 
     def create_realtime_stream_sink(self, **options: Any) -> QueueSink:
         """A queue to poll a query's output from. `options` are those of `QueueSink`."""
@@ -222,15 +222,15 @@ class DataflowSession:
         """
         self._catalog.hold_sink(name, sink)
 
-    def queue_source(self, name: str) -> QueueSource:
+    def queue_source(self, name: str) -> RealtimeStreamSource:
         """The queue behind `CREATE SOURCE TABLE name (...) USING queue`: push rows into it.
 
         Raises:
             CatalogNotFoundError. TableKindError[sql.table_kind]: the table is none of these.
         """
-        from velaria_core.execution.sources.queue import QueueSource
+        from velaria_core.execution.sources.queue import QueueSource, RealtimeStreamSource
 
-        return self._held(name, QueueSource, "SOURCE TABLE ... USING queue")
+        return RealtimeStreamSource(self._held(name, QueueSource, "SOURCE TABLE ... USING queue"))
 
     def queue_sink(self, name: str) -> QueueSink:
         """The queue behind `CREATE SINK TABLE name USING queue`: poll rows from it. Raises as `queue_source`."""

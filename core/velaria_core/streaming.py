@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from velaria_core.contract import abi
 from velaria_core.errors import InputError
 from velaria_core.execution.options import StreamKeywords, stream_options
 from velaria_core.execution.runtime import StreamingQuery
+from velaria_core.execution.sources.tables import arrow_table, conformed
 from velaria_core.frame import Frame
+from velaria_core.logical.explain import steps
+from velaria_core.logical.operators import Scan
 from velaria_core.logical.rules import for_stream
 from velaria_core.logical.sql.origin import pointing_into
 
 if TYPE_CHECKING:
     from velaria_core.contract.codec import StreamExplain
     from velaria_core.dataframe import DataFrame
+    from velaria_core.execution.sinks.queue import QueueSink
     from velaria_core.logical.node import Node
     from velaria_core.session import DataflowSession
 
@@ -60,6 +66,60 @@ class StreamingDataFrame(Frame):
         listeners = self._session._listeners
         return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen, listeners=listeners)
 
+    # --- shorthands -----------------------------------------------------------------------------------------
+
+    def group_sum(
+        self, keys: Sequence[str], value_column: str, stateful: bool = True, output_column: str = "sum"
+    ) -> StreamingDataFrame:
+        """The sum of a column for each key, over all rows so far."""
+        _must_be_stateful(stateful)
+        return self.group_by(*keys).sum(value_column, output_column)
+
+    def group_count(
+        self, keys: Sequence[str], stateful: bool = True, output_column: str = "count"
+    ) -> StreamingDataFrame:
+        """The rows of each key, so far."""
+        _must_be_stateful(stateful)
+        return self.group_by(*keys).count(output_column)
+
+    def write_stream_csv(
+        self, path: str | os.PathLike[str], delimiter: str = ",", **options: Unpack[StreamKeywords]
+    ) -> StreamingQuery:
+        """A query that appends to one CSV file; see `write_stream` for the options."""
+        from velaria_core.execution.sinks.csv_append import CsvAppendSink
+
+        return self.write_stream(CsvAppendSink(self._session._engine, path, delimiter=delimiter), **options)
+
+    def write_stream_console(self, max_rows: int = 20, **options: Unpack[StreamKeywords]) -> StreamingQuery:
+        """A query that prints what each epoch brings."""
+        from velaria_core.execution.sinks.console import ConsoleSink
+
+        return self.write_stream(ConsoleSink(max_rows), **options)
+
+    def write_stream_queue_sink(self, sink: QueueSink, **options: Unpack[StreamKeywords]) -> StreamingQuery:
+        """A query whose output is polled; `session.create_realtime_stream_sink()` makes the queue."""
+        return self.write_stream(sink, **options)
+
+    def apply_transforms(self, data: Any) -> DataFrame:
+        """This plan over rows that are there, in the place of its only stream: what a query gives once it has them all.
+
+        Raises:
+            InputError[frame.streams]: the plan reads no stream, or several.
+            InputError[source.schema]: the rows have other columns than the stream.
+        """
+        from velaria_core.dataframe import DataFrame
+
+        streams = {node.relation for node in self.node.walk() if isinstance(node, Scan) and node.relation.source}
+        if len(streams) != 1:
+            raise InputError("frame.streams", f"the plan reads {len(streams)} streams, and rows are given for one")
+        (stream,) = streams
+        given = self._session.create_dataframe(conformed(arrow_table(data), stream.schema, "apply_transforms")).node
+        made: dict[int, Node] = {}
+        for node in steps(self.node):
+            replaced = isinstance(node, Scan) and node.relation is stream
+            made[id(node)] = given if replaced else node.over([made[id(child)] for child in node.inputs])
+        return DataFrame(self._session, made[id(self.node)])
+
     def batch(self) -> DataFrame:
         """The same plan over rows that are there; refused while it reads a stream."""
         if self.is_stream:
@@ -100,3 +160,12 @@ class StreamingDataFrame(Frame):
     def __repr__(self) -> str:
         names = ", ".join(f"{field.name}: {field.type}" for field in self.schema)
         return f"StreamingDataFrame[{names}]"
+
+
+def _must_be_stateful(stateful: bool) -> None:
+    if not stateful:
+        raise InputError(
+            "stream.stateful",
+            "an aggregate of each batch alone would depend on how the rows were cut into batches",
+            hint="group over time with window(...), or leave stateful=True",
+        )

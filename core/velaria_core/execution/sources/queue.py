@@ -39,6 +39,29 @@ CAPACITY_ROWS = 1_000_000
 PUSH_TIMEOUT_MS = 30_000
 
 
+class RealtimeStreamSource:
+    """The pusher's end of a queue; a stream reads the other one, `queue`.
+
+    `close` ends the input. A queue has a `close` too, but that is the query's, which may open it again.
+    """
+
+    def __init__(self, queue: QueueSource) -> None:
+        self.queue = queue
+        self.push_arrow = queue.push_arrow
+        self.push_rows = queue.push_rows
+        self.close = self.close_input = queue.close_input
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows that are pushed."""
+        return self.queue.info().schema
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that the query has not taken yet."""
+        return self.queue.waiting_rows
+
+
 class QueueSource:
     """A bounded buffer between a pusher and a query. `push_*`, `close_input` and `waiting_rows` from any thread.
 
