@@ -101,6 +101,18 @@ def test_a_queue_gives_again_what_was_not_acknowledged() -> None:
     assert [row["v"] for row in sink.rows] == list(range(10))
 
 
+def test_a_queue_is_acknowledged_however_often_opening_fails(tmp_path: Path) -> None:
+    """The epoch is durable when its commit fails, and the sink away for two more attempts."""
+    queue = QueueSource(TEN[0].schema)
+    for value in range(10):
+        queue.push_arrow(numbered(value))
+    queue.close_input()
+    sink = Gathered(committing=Failing(passing, 1, 2, 3))
+    query = query_over(queue, sink=sink, checkpoint_path=str(tmp_path), epoch_rows_max=4, retries=5, backoff_ms=0)
+    finished(query.start())
+    assert [row["v"] for row in sink.rows] == list(range(10))
+
+
 def test_attempts_wait_longer_each_time_and_end() -> None:
     clock = ManualClock()
     sink = Gathered(staging=Failing(passing, *range(100)))

@@ -104,6 +104,7 @@ class StreamingQuery(Reported):
         self._alone = threading.RLock()  # of those who run or close a query that has no thread
         self._busy = False
         self._stopping = self._draining = False
+        self._unacknowledged: dict[str, abi.Offset] = {}  # of a durable epoch that was not published yet
         self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
         self._batches_max: int | None = None
         self._error: VelariaError | None = None
@@ -248,7 +249,7 @@ class StreamingQuery(Reported):
 
     def _reopen(self) -> None:
         """After an error: everything outside anew, from the last durable epoch."""
-        unacknowledged = self._epochs.unacknowledged()
+        self._unacknowledged |= self._epochs.unacknowledged()
         with suppress(Exception):  # what failed may well fail to close
             self._sinks_held.close()
         if self._options.checkpoint_path is not None:
@@ -258,7 +259,8 @@ class StreamingQuery(Reported):
         self._open_sinks()
         self._epochs.publish()
         with suppress(Exception):  # a failed ack loses nothing
-            self._intake.acknowledge(unacknowledged)
+            self._intake.acknowledge(self._unacknowledged)
+        self._unacknowledged = {}
         with suppress(Exception):
             self._sources_held.close()
         self._intake.restart()
