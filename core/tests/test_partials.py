@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,14 @@ class Stream:
     """A plan over one relation, run epoch by epoch; what its output adds up to."""
 
     def __init__(
-        self, plan: Node, relation: Relation, append_only: bool = True, mode: OutputMode = OutputMode.UPDATE
+        self,
+        plan: Node,
+        relation: Relation,
+        append_only: bool = True,
+        mode: OutputMode = OutputMode.UPDATE,
+        path: Path | None = None,
     ) -> None:
-        self._engine = Engine(Settings(threads=1))
+        self._engine = Engine(Settings(threads=1, path=None if path is None else str(path)))
         self._store = Store(self._engine)
         self._relation = relation
         self.flow: Dataflow = compile_steps(plan, self._store, self._engine, {id(relation): append_only}, mode)
@@ -301,6 +307,25 @@ def test_distinct_rows_over_rows_that_only_come_only_come() -> None:
     assert stream.epoch(pa.table({"k": ["c", None, "a"]})) == [("c", 1)]
     assert stream.epoch(table) == []
     stream.close()
+
+
+@pytest.mark.parametrize("keys", [(), ("k",), ("k", "x")])
+def test_a_restart_goes_on_where_the_last_epoch_ended(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    table = pa.table({"k": ["a", None, "b", "a"], "x": pa.array([1, 2, None, 4], pa.int64())})
+    leaf = scan(table)
+    plan = aggregate(leaf, keys, n=fn.count(), s=fn.sum("x"), most=fn.max("x"))
+    unbroken = Stream(plan, leaf.relation)
+    output: Bag = Counter()
+    for epoch in range(4):
+        stream = Stream(plan, leaf.relation, path=tmp_path / "state.duckdb")
+        stream._first = epoch == 0
+        stream.output = output
+        for _ in range(2):
+            assert sorted(map(str, stream.epoch(table))) == sorted(map(str, unbroken.epoch(table)))
+        output = stream.output
+        stream.close()
+    assert output == unbroken.output
+    unbroken.close()
 
 
 def test_what_the_aggregate_does_not_read_never_enters_the_engine() -> None:

@@ -160,8 +160,18 @@ class Rounds:
 class KeyedLog:
     """The log of one keyed store: its keys, and their values."""
 
-    def __init__(self, store: Store, name: str, kept: KeyedStore, kinds: Sequence[pa.DataType], hashed: str) -> None:
-        """`kinds` are the types of the keys, and `hashed` is SQL of their hash over columns k0, k1, ..."""
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        kept: KeyedStore,
+        kinds: Sequence[pa.DataType],
+        hashed: str,
+        *,
+        forgets: bool = True,
+    ) -> None:
+        """`kinds` are the types of the keys, `hashed` is SQL of their hash over columns k0, k1, ...; `forgets` says
+        that keys are forgotten, and may come again."""
         self._cursor, self._kept, self._hashed, self._key_count = store.cursor, kept, hashed, len(kinds)
         key_fields = [pa.field(f"k{at}", kind) for at, kind in enumerate(kinds)]
         if kept.closes_keys:
@@ -172,6 +182,7 @@ class KeyedLog:
         # A number for each slot, never given twice: slots move, and what was written stays.
         self._numbers: Rows = np.empty(0, np.int64)
         self._next = 0
+        self._forgets = forgets
         self._restore()
 
     def append(self, keys: Sequence[pa.Array], folded: Folded) -> None:
@@ -245,10 +256,11 @@ class KeyedLog:
         names = ", ".join(f"k{at}" for at in range(self._key_count))
         closes = f", max({_CLOSES})" if self._kept.closes_keys else ""
         every = " UNION ALL ".join(f"SELECT * FROM {table}" for table in log.tables)
-        sql = (
-            f"SELECT max({_NUMBER}) AS number, {self._hashed} AS hashed, {names}{closes} FROM ({every}) "
-            f"GROUP BY {names} ORDER BY number"
-        )
+        sql = f"SELECT max({_NUMBER}) AS number, {self._hashed} AS hashed, {names}{closes} FROM ({every})"
+        sql += f" GROUP BY {names} ORDER BY number"
+        if not self._forgets:
+            # Each key was written once, in the order of the numbers: nothing to hold but what is kept.
+            sql = f"SELECT {_NUMBER}, {self._hashed} AS hashed, {names} FROM {log.tables[-1]}"
         numbers = [self._numbers]
         for batch in self._cursor.batches(self._cursor.reader(sql, _READ_ROWS)):
             columns = batch.columns

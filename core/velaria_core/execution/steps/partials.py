@@ -216,7 +216,8 @@ class PartialsStep(Step):
         self._kept = KeyedStore(kinds, columns, closes=bool(self._times))
         self._log: KeyedLog | None = None
         if store.durable:
-            self._log = KeyedLog(store, name, self._kept, kinds, _hash(kinds))
+            forgets = bool(self._times) or plan.rows is not None
+            self._log = KeyedLog(store, name, self._kept, kinds, _hash(kinds), forgets=forgets)
             self._forget_empty()
         self._restored = True
 
