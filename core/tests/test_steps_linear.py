@@ -79,6 +79,18 @@ def test_retractions_stay_with_their_rows(store: Store) -> None:
     assert run(given).drop_columns(["text", "parts"]).to_pydict() == {"id": [0, 2, 4, 6, 8], "__diff": [1, -1, 2, 1, 1]}
 
 
+@pytest.mark.parametrize("append_only", [True, False])
+def test_few_numbers_go_through_the_engine(store: Store, append_only: bool) -> None:
+    node = op.Project(op.Filter(Scanned, (col("id") % 2 == 0).tree), (("n", col("id").tree),))
+    _, run = step_of(store, node, append_only)
+    given = rows(6)
+    if append_only:
+        assert run(given).to_pydict() == {"n": [0, 2, 4]}
+    else:
+        given = given.append_column(DIFF_FIELD, pa.array([1, 1, -1, 1, 2, 1]))
+        assert run(given).to_pydict() == {"n": [0, 2, 4], "__diff": [1, -1, 2]}
+
+
 def test_repeated_rows_repeat_their_other_columns(store: Store) -> None:
     _, run = step_of(store, op.Explode(Scanned, "parts", "part"), append_only=False)
     given = rows(3).append_column(DIFF_FIELD, constant(-1, 3))

@@ -26,6 +26,7 @@ from velaria_core.logical.operators import Scan, Union
 from velaria_core.types import arrow_type, duckdb_type
 
 _ROW = "__row"
+_CHEAP_COLUMNS = 2
 
 
 class LinearStep(Step):
@@ -35,15 +36,19 @@ class LinearStep(Step):
     runs no statement. One that adds columns runs one over the columns that these read, and relies on the engine
     keeping the order of the rows. One that leaves rows out, or repeats them, also asks for the numbers of the rows
     that stay, and the other columns are taken by these: at 65,536 rows of Nexmark bids, half of them kept, 1 ms
-    instead of 3.
+    instead of 3. One or two numbers the engine carries as well.
     """
 
     def __init__(self, store: Store, run: Sequence[Node], below: Step) -> None:
         found = lineage(run[::-1])
         taken = [name for name, source in found.passed if _stays(below.schema.field(source).type)]
-        carried = () if below.append_only else (DIFF,)
-        numbered = not found.one_to_one and bool(taken or carried)
+        carried: tuple[str, ...] = () if below.append_only else (DIFF,)
         origin = dict(found.passed)
+        through: tuple[str, ...] = ()  # diffs that the engine carries
+        passing = [below.changes_schema.field(origin.get(name, name)) for name in (*taken, *carried)]
+        if not found.one_to_one and _are_cheap(passing):
+            taken, carried, through = [], (), carried
+        numbered = not found.one_to_one and bool(taken or carried)
         self._sources = [*(origin[name] for name in taken), *carried]
         self._arange = _Numbers() if numbered else None
         computed = [name for name in run[0].columns if name not in taken]
@@ -54,12 +59,12 @@ class LinearStep(Step):
         else:
             feed = below.changes_schema.append(pa.field(_ROW, pa.int64())) if numbered else below.changes_schema
             self._feed = store.feed(feed)
-            asked = [*computed, *([_ROW] if numbered else [])]
+            asked = [*computed, *through, *([_ROW] if numbered else [])]
             sql = _over(run, self._feed, asked)
             self._statement = store.prepare(sql)
             fields |= {field.name: field for field in store.schema(sql) if field.name != _ROW}
-        names = [*taken, *carried, *computed]
-        self._order = [names.index(name) for name in (*run[0].columns, *carried)]
+        names = [*taken, *carried, *computed, *through]
+        self._order = [names.index(name) for name in (*run[0].columns, *carried, *through)]
         super().__init__(pa.schema([_plain(fields[name]) for name in run[0].columns]), below.append_only, [below])
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
@@ -106,6 +111,11 @@ def _over(run: Sequence[Node], feed: Feed, asked: Sequence[str]) -> str:
     for operator in reversed(run):
         node = operator.over([node], carry)
     return query_of(node).projected([(column, reference(column)) for column in asked]).sql()
+
+
+def _are_cheap(fields: Sequence[pa.Field]) -> bool:
+    """Whether the engine carries these columns for less than it takes to number rows, and to take them by number."""
+    return len(fields) <= _CHEAP_COLUMNS and all(pa.types.is_primitive(field.type) for field in fields)
 
 
 def _stays(kind: pa.DataType) -> bool:
