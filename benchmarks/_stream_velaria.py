@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _stream import EPOCH_ROWS, Answer, Workload, contestant
 
-from velaria import DataflowSession, MemorySink, Trigger
-from velaria_core.execution.sources.arrow_reader import ArrowReaderSource
+from velaria import ArrowReaderSource, DataflowSession, MemorySink, Trigger
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import JobState as JobState
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
+    from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
+    from velaria_core.execution.sources.replay import ReplaySource as ReplaySource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -38,7 +40,9 @@ _PUBLIC = {
     "Trigger": "contract.modes",
     "StreamingQuery": "execution.runtime",
     "StreamingDataFrame": "streaming",
+    "ArrowReaderSource": "execution.sources.arrow_reader",
     "MemorySource": "execution.sources.memory",
+    "ReplaySource": "execution.sources.replay",
     "MemorySink": "execution.sinks.memory",
     "Column": "logical.expr",
     "col": "logical.expr",

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import JobState as JobState
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
+    from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
+    from velaria_core.execution.sources.replay import ReplaySource as ReplaySource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 
 # The golden list is ecosystem/tests/golden/public_names.txt.
 __all__ = [
+    "ArrowReaderSource",
     "CatalogNotFoundError",
     "Column",
     "DataError",
@@ -56,6 +59,7 @@ __all__ = [
     "MemorySink",
     "MemorySource",
     "QueryCancelled",
+    "ReplaySource",
     "Session",
     "SqlSemanticError",
     "SqlSyntaxError",
