@@ -821,3 +821,16 @@ def test_changelog_takes_any_count_column() -> None:
         ChangelogSource(changes)
     with pytest.raises(InputError, match="1 NULLs"):
         ChangelogSource(pa.table({"n": [1], "diff": pa.array([None], pa.int64())}))
+
+
+def test_directory_takes_at_once_what_has_long_been_there(tmp_path: Path, engine: Engine) -> None:
+    clock = ManualClock(1_000_000)
+    for name, age_ms in (("a.csv", 300), ("b.csv", 299)):
+        (tmp_path / name).write_text("k\n1\n")
+        os.utime(tmp_path / name, ns=(0, (1_000_000 - age_ms) * 1_000_000))
+    source = _opened(_folder_source(engine, tmp_path, clock, settle_ms=300))
+    assert isinstance(source.next_batch(10), Batch)
+    assert isinstance(source.next_batch(10), Blocked)
+    clock.advance(1)
+    assert isinstance(source.next_batch(10), Batch)
+    source.close()

@@ -1,7 +1,8 @@
 """Directory: the files of a folder, one after another in the order of their names.
 
 A file counts when it is complete. Hidden names (`.x`, `_x`) and names of unfinished files (`.tmp`, `.part`, ...) are
-left alone until they are renamed; any other file is taken when its size and time have stayed the same for `settle_ms`.
+left alone until they are renamed; any other file is taken when its size and time have stayed the same for `settle_ms`,
+by its own time when it is first seen.
 A file that is still written holds back those with later names, as the position of the stream is a name.
 
 Offsets: `b.csv` is after that file and all before it; `b.csv/1200/8812` after 1,200 rows of it, when it has 8,812
@@ -298,7 +299,9 @@ class DirectorySource:
         before = self._seen.get(name)
         if before is not None and (before.size, before.mtime_ns) == (found.st_size, found.st_mtime_ns):
             return before
-        return _Version(found.st_size, found.st_mtime_ns, now)
+        # A file that is seen for the first time may have stood there for long: its own time says since when.
+        age_ms = max(0.0, self._clock.now_ms() - found.st_mtime_ns / 1e6) if before is None else 0.0
+        return _Version(found.st_size, found.st_mtime_ns, now - age_ms)
 
     def _tell_of_late(self, behind: set[str]) -> None:
         late = behind - self._passed if self._passed is not None else set()
