@@ -22,6 +22,7 @@ COMPLETE_VARIABLE = "_VELARIA_COMPLETE"
 # Command -> module of velaria.cli.commands, which has it under the same name.
 COMMANDS = {
     "sql": "sql",
+    "stream": "stream",
     "probe": "probe",
     "explain": "explain",
     "completion": "completion",
@@ -139,6 +140,7 @@ def program(ctx: click.Context) -> None:
 
     \b
     velaria sql "SELECT carrier, count(*) FROM flights GROUP BY ALL" flights.csv
+    velaria stream "SELECT level, count(*) FROM app GROUP BY level" --follow app.jsonl
     velaria probe flights.csv
     velaria COMMAND --help
 

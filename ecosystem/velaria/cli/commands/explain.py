@@ -17,6 +17,8 @@ from velaria.cli.destination import destination
 from velaria.cli.foreground import run_in_foreground
 from velaria.cli.inputs import create_views, named_inputs, named_values, parameters, readable, statement_text
 from velaria.cli.options import PATH, Engine, engine_options, reporting_options
+from velaria.cli.script import Script
+from velaria_core.errors import InputError
 
 
 @click.command("explain", cls=StatementCommand)
@@ -26,6 +28,7 @@ from velaria.cli.options import PATH, Engine, engine_options, reporting_options
 @POSITIONAL_PARAMETERS
 @READ_OPTIONS
 @click.option("--analyze", is_flag=True, help="Run it, and show the times and rows of each step.")
+@click.option("--stream", "as_stream", is_flag=True, help="How it would run continuously; INSERT INTO sink too.")
 @click.option("-o", "--output", metavar="FILE", type=PATH, help="Write here instead of stdout.")
 @engine_options
 @reporting_options
@@ -36,6 +39,7 @@ def command(
     positional: tuple[str, ...],
     read_options: tuple[str, ...],
     analyze: bool,
+    as_stream: bool,
     output: str | None,
     engine: Engine,
 ) -> None:
@@ -44,16 +48,25 @@ def command(
     \b
     velaria explain "SELECT origin, count(*) FROM flights GROUP BY origin" flights.csv
     velaria explain --analyze -f report.sql flights.csv
+    velaria explain --stream -f pipeline.sql
     """
     statement, files = split_arguments(arguments, statement_file)
     values = parameters(named, positional)
+    if as_stream and analyze:
+        raise InputError("usage", "--analyze is of a query that has run", hint="query.explain(analyze=True) in Python")
     reading = named_values(read_options, "--read")
     text = statement_text(statement, statement_file)
     with readable(named_inputs(files)) as inputs, engine.open() as session:
 
         def work() -> None:
             create_views(session, inputs, reading)
-            explained = session.explain_sql(text, values, analyze=analyze)
+            if as_stream:
+                script = Script.of(text)
+                if script.before:
+                    session.sql(script.before)
+                explained = session.explain_stream_sql(script.last, values)
+            else:
+                explained = session.explain_sql(text, values, analyze=analyze)
             with destination(output) as out:
                 out.write((explained + "\n").encode())
 

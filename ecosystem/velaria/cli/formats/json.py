@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from velaria.arrow_text import bytes_of, joined, json_text, object_text
 from velaria.cli.formats.stream import stream
 from velaria_core.dataframe import DataFrame
@@ -30,4 +32,9 @@ def write_ndjson(frame: DataFrame, out: BinaryIO, max_rows: int) -> None:
     del max_rows
     _, batches = stream(frame)
     for batch in batches:
-        out.write(bytes_of(joined(object_text(batch.schema.names, map(json_text, batch.columns)), "\n")))
+        out.write(lines_of(batch))
+
+
+def lines_of(batch: pa.RecordBatch) -> memoryview:
+    """The rows of a batch, an object a line."""
+    return bytes_of(joined(object_text(batch.schema.names, map(json_text, batch.columns)), "\n"))
