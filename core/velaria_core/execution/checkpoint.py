@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from velaria_core.errors import StateError
+from velaria_core.errors import DataError, StateError
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
@@ -166,11 +166,15 @@ def state_engine(folder: str | None) -> Engine:
     """The engine of a query's state: a file in its checkpoint folder, or memory.
 
     Raises:
-        StateError[database.locked]: another process runs on this checkpoint.
+        StateError[database.locked]: another process runs on this checkpoint; [database.invalid]: its state file is none.
         ExternalError[file.forbidden, disk.full, file.io]: the folder cannot be made or written.
     """
     if folder is None:
         return Engine(Settings())
     with outside(f"the checkpoint folder {folder}"):
         os.makedirs(folder, exist_ok=True)
-    return Engine(Settings(path=str(Path(folder, STATE_FILE))))
+    try:
+        return Engine(Settings(path=str(Path(folder, STATE_FILE))))
+    except DataError as error:
+        hint = "bring back a copy of the folder, or start with an empty checkpoint_path"
+        raise StateError(error.code, error.message, hint=hint, cause=error) from error
