@@ -166,7 +166,7 @@ def state_engine(folder: str | None) -> Engine:
     """The engine of a query's state: a file in its checkpoint folder, or memory.
 
     Raises:
-        StateError[database.locked]: another process runs on this checkpoint; [database.invalid]: its state file is none.
+        StateError[database.locked]: another process runs on this checkpoint; [database.invalid]: its file is no state.
         ExternalError[file.forbidden, disk.full, file.io]: the folder cannot be made or written.
     """
     if folder is None:
