@@ -508,3 +508,22 @@ def test_b16_the_last_windows_are_kept_by_time_whatever_they_are_called(name: st
     assert (progress["late_dropped_rows"], progress["state_rows"]) == (2, 2)
     with pytest.raises(InputError):
         counts.write_stream(MemorySink(), max_retained_windows=-1)
+
+
+# --- as-of joins --------------------------------------------------------------------------------------------
+
+
+def test_an_as_of_join_is_corrected_by_rows_that_come_later() -> None:
+    session, quotes = (
+        DataflowSession(),
+        MemorySource(schema=pa.schema([("ts", pa.int64()), ("p", pa.int64())]), bounded=False),
+    )
+
+    def build(trades: StreamingDataFrame) -> StreamingDataFrame:
+        return trades.join(session.read_stream(quotes, "quotes"), "ts", "asof_left").select("ts", "p")
+
+    events = Events(build, "update", session=session)
+    quotes.add(pa.table({"ts": [1_000, 5_000], "p": [10, 50]}))
+    assert events.give(4_000, 6_000) == [{"ts": 4_000, "p": 10, "diff": 1}, {"ts": 6_000, "p": 50, "diff": 1}]
+    quotes.add(pa.table({"ts": [3_000, 7_000], "p": [30, 70]}))
+    assert events.run() == [{"ts": 4_000, "p": 10, "diff": -1}, {"ts": 4_000, "p": 30, "diff": 1}]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from velaria_core import StreamingDataFrame, fn
+from velaria_core import StreamingDataFrame, col, fn
 from velaria_core.errors import InputError
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
@@ -133,3 +133,35 @@ def test_sessions_want_a_gap_and_columns_of_their_own() -> None:
     with pytest.raises(InputError) as caught:
         frame.session_window("ts", 1000, "who", start="ts")
     assert caught.value.code == "frame.duplicate_column"
+
+
+def test_sessions_of_every_metric_grow_and_merge_as_in_batch() -> None:
+    def metrics(frame: Any) -> Any:
+        grouped = frame.session_window("ts", 10_000).group_by("window_start", "window_end")
+        late = fn.count().filter(col("ts") > 12_000)
+        return grouped.agg(n=fn.count(), last=fn.max("ts"), mean=fn.avg("ts"), total=fn.sum("ts"), late=late)
+
+    session, sink, source = DataflowSession(), MemorySink(), MemorySource(schema=SCHEMA, bounded=False)
+    query = metrics(session.read_stream(source, "visits")).write_stream(sink)
+    times = [0, 25_000, 9_000, None, 17_000, None]
+    rows = [(time, "a") for time in times]
+    for row in rows:
+        source.add(table([row]))
+        query.process_available()
+        assert query.progress()["state_rows"] <= 3
+    batch = metrics(session.create_dataframe(table(rows))).to_arrow().to_pylist()
+    assert sorted(sink.result().to_pylist(), key=str) == sorted(batch, key=str)
+
+
+def test_what_groups_by_more_than_the_session_is_computed_from_its_rows() -> None:
+    def by_end(frame: Any) -> Any:
+        return frame.session_window("ts", 10_000, "who").group_by("who", "window_end").agg(n=fn.count())
+
+    session, sink, source = DataflowSession(), MemorySink(), MemorySource(schema=SCHEMA, bounded=False)
+    query = by_end(session.read_stream(source, "visits")).write_stream(sink)
+    rows: list[tuple[int | None, str]] = [(0, "a"), (25_000, "b"), (9_000, "a"), (17_000, "a")]
+    for row in rows:
+        source.add(table([row]))
+        query.process_available()
+    batch = by_end(session.create_dataframe(table(rows))).to_arrow().to_pylist()
+    assert sorted(sink.result().to_pylist(), key=str) == sorted(batch, key=str)

@@ -413,7 +413,15 @@ def _session_window(draw: Draw, made: Made, other: Other) -> Made:
     start, end = made.fresh("s"), made.fresh("t")
     gap_ms = unit * draw(st.sampled_from([1, 2, 10, 15]))
     node = op.SessionWindow(made.node, tuple(keys), time, kind, gap_ms, start, end)
-    return Made(node, made.kinds | {start: made.kinds[time], end: made.kinds[time]})
+    kinds = made.kinds | {start: made.kinds[time], end: made.kinds[time]}
+    if draw(st.booleans()):
+        return Made(node, kinds)
+    # A row for each session, which is kept as one.
+    stem = made.fresh("m")
+    metrics = [metric(draw, made, f"{stem}{at}") for at in range(draw(st.integers(1, 3)))]
+    names = draw(st.permutations([*keys, start, end]))
+    sessions = op.Aggregate(node, tuple((name, col(name).tree) for name in names), tuple(item for item, _ in metrics))
+    return Made(sessions, {name: kinds[name] for name in names} | {name: kind for (name, _), kind in metrics})
 
 
 def _drop_duplicates(draw: Draw, made: Made, other: Other) -> Made:

@@ -42,6 +42,7 @@ from velaria_core.logical.retained import retaining
 # lets expect.
 _KEPT_AND_PAID: Final[Mapping[str, tuple[str, str]]] = {
     "partials": ("partial values of each key", "keys touched"),
+    "session-partials": ("partial values of each session", "rows changed and sessions of the keys touched"),
     "best-rows": ("the rows that are shown", "rows changed and rows shown"),
     "one-sided": ("none", "rows changed x their matches"),
     "held": ("rows until they are closed", "rows changed and rows closed"),

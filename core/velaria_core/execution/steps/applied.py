@@ -74,7 +74,9 @@ class AppliedStep(Step):
         return self._states if self._stateful else 0
 
     def state_bytes(self) -> int:
-        return int(self._states * self._new.table.nbytes / self._new.table.num_rows) if self.state_rows() else 0
+        # By the width of the states that were kept last; of none before that, as after a restart.
+        rows = self._new.table.num_rows if self._stateful else 0
+        return int(self._states * self._new.table.nbytes / rows) if rows else 0
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes

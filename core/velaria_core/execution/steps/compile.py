@@ -30,6 +30,7 @@ from velaria_core.execution.steps.partitioned import (
 )
 from velaria_core.execution.steps.refreshed import RefreshStep
 from velaria_core.execution.steps.session import SessionStep
+from velaria_core.execution.steps.session_aggregate import SessionAggregateStep, Sessions, session_columns
 from velaria_core.execution.steps.source import SourceStep, StaticStep
 from velaria_core.execution.steps.watermark import ProcessingTimeStep, WatermarkStep
 from velaria_core.execution.workers import Workers
@@ -127,6 +128,8 @@ def compile_steps(
                 assert isinstance(node, ApplyInBatches)
                 below = built(node.input)
                 return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
+            case Keyed(partials=Partials() as partials) if (merging := merged(node, name, partials)) is not None:
+                return merging
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
                 return folding
             case Keyed() if isinstance(node, SessionWindow):
@@ -138,6 +141,17 @@ def compile_steps(
                 orders = [_order(child) for child in node.inputs]
                 inputs = [run[-1].inputs[0] if run else child for run, child in zip(orders, node.inputs, strict=True)]
                 return keyed_step(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
+
+    def merged(node: Node, name: str, partials: Partials) -> Step | None:
+        """The step of an aggregate of sessions by partials, where that is what the node is."""
+        sessions = Sessions.of(node, partials, uses)
+        if sessions is None:
+            return None
+        below = built(sessions.window.input)
+        columns = session_columns(store, sessions, partials, below)
+        if columns is None:
+            return None
+        return SessionAggregateStep(store, name, partials, columns, sessions, below, closing=id(node) in closes)
 
     def folded(node: Node, name: str, partials: Partials) -> Step | None:
         """The step of a node by partials, where the types of its rows allow it."""
