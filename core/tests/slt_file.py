@@ -11,6 +11,9 @@ lines that begin with `#` are prose.
     query [TYPES] [rowsort] [names] [own]
                                         the SQL below gives the rows below `----`
     explain                             its logical plan is the text below `----`
+    stream [MODE] [watermark]           the SQL below, as a stream of the file's SOURCE tables (all queues), brings the
+                                        changes below `----`: a line an epoch, `epoch 1  t + (row)  =>  - (row)`, or
+                                        `end`, when the sources end; without a table it is the first
 
 TYPES has a letter a column: I integer, D decimal, R float, T text, B bool, W date, time or interval, X binary,
 N list, struct, map or vector. `rowsort` compares rows sorted by their text, `names` has the column names above the
@@ -40,7 +43,7 @@ from velaria_core.errors import display_width
 FOLDER = Path(__file__).parent / "slt"
 FILES = sorted(FOLDER.rglob("*.slt"))
 
-_KINDS = ("file", "write", "statement", "query", "explain")
+_KINDS = ("file", "write", "statement", "query", "explain", "stream")
 _FLAGS = frozenset({"rowsort", "nosort", "names", "own"})
 
 

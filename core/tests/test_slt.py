@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from slt_changelog import Changelog, columned
 from slt_file import (
     FILES,
     FOLDER,
@@ -96,8 +97,8 @@ class Run:
     def run(self) -> None:
         with self.session:
             for record in self.slt.records:
-                if self.streams and record.kind == "explain":
-                    continue  # of batch
+                if self.streams and record.kind in ("explain", "stream"):
+                    continue  # once is enough
                 try:
                     getattr(self, "_" + record.kind)(record)
                 except VelariaError as error:
@@ -185,6 +186,20 @@ class Run:
             words = [found if word == record.types else word for word in record.words]
             self._fail(record, "; ".join(problems), Change(" ".join(["query", *words]), aligned(rows) if rows else []))
 
+    def _stream(self, record: Record) -> None:
+        """In a session of its own, whose queues are new: what came before in the file makes it again."""
+        with DataflowSession() as session:
+            for before in self.slt.records:
+                if before is record:
+                    break
+                if before.kind == "statement" and before.words[0] == "ok":
+                    run_batch(session, self._sql(before), before.parameters)
+            changelog = Changelog(session, self._sql(record), record.words)
+            told = [changelog.line(line) for line in record.expected or ()]
+            changelog.close()
+        if [compared(line) for line in told] != [compared(line) for line in record.expected or ()]:
+            self._fail(record, "the changes are\n" + "\n".join(told), Change(expected=columned(told)))
+
     def _explain(self, record: Record) -> None:
         frame = self.session.sql(self._sql(record), record.parameters)
         plan = self._hidden(tree(frame.node)).splitlines()
@@ -205,5 +220,5 @@ def test_golden(path: Path, mode: str, tmp_path: Path) -> None:
 
 def test_there_are_files_of_every_kind() -> None:
     folders = {path.parent.name for path in FILES}
-    assert folders == {"sql", "functions", "types", "errors", "files", "ddl", "windows"}
+    assert folders == {"sql", "functions", "types", "errors", "files", "ddl", "windows", "stream"}
     assert len(FILES) >= 60

@@ -1,7 +1,9 @@
-"""TUMBLE and HOP, the standard's window functions over a table, as WindowAssign nodes.
+"""TUMBLE, HOP and SESSION, the standard's window functions over a table, as WindowAssign and SessionWindow nodes.
 
-`TUMBLE(TABLE t, DESCRIPTOR(ts), size)` and `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` give the rows of `t` with
-`window_start` and `window_end`; arguments may be named `data`, `timecol`, `slide`, `size`, and DESCRIPTOR left out.
+`TUMBLE(TABLE t, DESCRIPTOR(ts), size)`, `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and
+`SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(key, ...), gap)` give the rows of `t` with `window_start` and `window_end`.
+Arguments may be named `data`, `timecol`, `slide`, `size`, `key`, `gap`; DESCRIPTOR may be left out, and so may the
+keys of a session, which is then one for all rows.
 """
 
 from __future__ import annotations
@@ -10,19 +12,30 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from velaria_core.errors import SqlSemanticError, SqlUnsupportedError
+from velaria_core.errors import SqlSemanticError
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import WindowAssign
+from velaria_core.logical.operators.session_window import SessionWindow
 from velaria_core.logical.scope import Scope, place_of
 from velaria_core.logical.sql.durations import NotADuration, interval_milliseconds
 
-_PARAMETERS = {"TUMBLE": ("data", "timecol", "size"), "HOP": ("data", "timecol", "slide", "size")}
+_PARAMETERS = {
+    "TUMBLE": ("data", "timecol", "size"),
+    "HOP": ("data", "timecol", "slide", "size"),
+    "SESSION": ("data", "timecol", "key", "gap"),
+}
+
+_HINTS = {
+    "TUMBLE": "TUMBLE(TABLE t, DESCRIPTOR(ts), SIZE)",
+    "HOP": "HOP(TABLE t, DESCRIPTOR(ts), SLIDE, SIZE)",
+    "SESSION": "SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(key), GAP)",
+}
 
 
 def is_window_function(tree: exp.Expr) -> bool:
     """Whether a table function is TUMBLE, HOP or SESSION."""
-    return isinstance(tree, exp.Anonymous) and tree.name.upper() in (*_PARAMETERS, "SESSION")
+    return isinstance(tree, exp.Anonymous) and tree.name.upper() in _PARAMETERS
 
 
 def bind_window_function(
@@ -31,35 +44,46 @@ def bind_window_function(
     time_kind: Callable[[Node, str], TimeKind],
     text: str,
 ) -> Node:
-    """The node of a TUMBLE or HOP call; `table` binds the table it reads.
+    """The node of a TUMBLE, HOP or SESSION call; `table` binds the table it reads.
 
     Raises:
         SqlSemanticError[sql.window_function]: arguments are missing, unknown or of no use.
     """
     name = call.name.upper()
-    if name not in _PARAMETERS:
-        raise SqlUnsupportedError(
-            "sql.unsupported", f"{name} windows come with the streaming runtime", place=place_of(call, text)
-        )
     arguments = _arguments(name, call, text)
-    data, column = arguments["data"], arguments["timecol"]
-    if isinstance(column, exp.Anonymous) and column.name.upper() == "DESCRIPTOR":
-        column = column.expressions[0]
-    if not isinstance(data, exp.Column) or not isinstance(column, exp.Column):
+    data, columns = arguments["data"], _described(arguments["timecol"])
+    if not isinstance(data, exp.Column) or len(columns) != 1:
         raise _wrong(name, "takes a table and a time column", call, text)
     node = table(exp.Table(this=data.this, db=data.args.get("table")))
-    time = Scope.of(node.columns, text).resolved(column)
-    if not isinstance(time, exp.Column):
-        raise _wrong(name, "takes a time column", call, text)
+
+    def column(tree: exp.Expr) -> str:
+        found = Scope.of(node.columns, text).resolved(tree) if isinstance(tree, exp.Column) else tree
+        if not isinstance(found, exp.Column):
+            raise _wrong(name, "takes columns", tree, text)
+        return found.name
+
+    time = column(columns[0])
+    if name == "SESSION":
+        keys = tuple(column(key) for key in _described(arguments["key"])) if "key" in arguments else ()
+        return SessionWindow(node, keys, time, time_kind(node, time), _length(name, arguments["gap"], text))
     size = _length(name, arguments["size"], text)
     slide = _length(name, arguments["slide"], text) if "slide" in arguments else size
     if slide > size:
         raise _wrong(name, f"slides by {slide} ms, more than its size of {size} ms", call, text)
-    return WindowAssign(node, time.name, time_kind(node, time.name), size, slide, "window_start", "window_end")
+    return WindowAssign(node, time, time_kind(node, time), size, slide, "window_start", "window_end")
+
+
+def _described(tree: exp.Expr) -> list[exp.Expr]:
+    """The columns of DESCRIPTOR(a, b), or of `a`."""
+    if isinstance(tree, exp.Anonymous) and tree.name.upper() == "DESCRIPTOR":
+        return list(tree.expressions)
+    return [tree]
 
 
 def _arguments(name: str, call: exp.Expr, text: str) -> dict[str, exp.Expr]:
     known = _PARAMETERS[name]
+    if name == "SESSION" and len(call.expressions) == len(known) - 1:
+        known = tuple(parameter for parameter in known if parameter != "key")
     found: dict[str, exp.Expr] = {}
     for at, argument in enumerate(call.expressions):
         if isinstance(argument, (exp.Kwarg, exp.PropertyEQ)):
@@ -68,7 +92,7 @@ def _arguments(name: str, call: exp.Expr, text: str) -> dict[str, exp.Expr]:
             found[known[at]] = argument
         else:
             raise _wrong(name, f"takes {len(known)} arguments", call, text)
-    if set(found) != set(known):
+    if set(found) != set(known) and set(found) != set(_PARAMETERS[name]):
         raise _wrong(name, f"takes {', '.join(known)}", call, text)
     return found
 
@@ -87,6 +111,6 @@ def _wrong(name: str, what: str, tree: exp.Expr, text: str) -> SqlSemanticError:
     return SqlSemanticError(
         "sql.window_function",
         f"{name} {what}",
-        hint=f"{name}(TABLE t, DESCRIPTOR(ts), {', '.join(part.upper() for part in _PARAMETERS[name][2:])})",
+        hint=_HINTS[name],
         place=place_of(tree, text),
     )
