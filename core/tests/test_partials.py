@@ -276,6 +276,13 @@ def test_an_aggregate_without_keys_over_no_rows_has_one_row() -> None:
     stream.close()
 
 
+def test_what_is_true_of_nothing_is_null_as_in_the_engine(engine: Engine) -> None:
+    table = pa.table({"k": ["a", "b", "b"], "b": pa.array([None, False, True])})
+    plan = aggregate(scan(table), ("k",), h=fn.count_if("b"), every=fn.bool_and("b"))
+    stream = streamed(engine, plan, [table.slice(0, 2), table.slice(2)])
+    assert stream.output == bag([["a", None, None], ["b", 1, False]])
+
+
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 

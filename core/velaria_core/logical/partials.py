@@ -6,6 +6,7 @@ rows so far. An aggregate call is a few such columns, each with a way to fold it
     call            columns                       fold     value
     count(x)        count(x)                      add      the count
     sum(x)          sum(x), count(x)              add      the sum, NULL while nothing was counted
+    count_if(x)     count_if(x), count(x)         add      the same: to the engine it is a sum
     avg(x)          sum(x), count(x)              add      sum / count
     min(x), max(x)  min(x), max(x)                extreme  the extreme
     bool_or(x)      count_if(x), count(x)         add      whether any was true
@@ -77,12 +78,12 @@ class Call:
         """
         match _FINALS[self.function]:
             case Final.COUNT:
-                return (self._count(self._counted(), retracts),)
+                return (self._count(None if self.argument is None else self._present(), retracts),)
             case Final.EXTREME:
                 if retracts or not _is_comparable(kind):
                     return None
                 return (Partial(self._filtered(call(self.function, self._value)), Fold(self.function)),)
-            case Final.SUM | Final.AVERAGE:
+            case Final.SUM | Final.AVERAGE if self.function != "count_if":
                 if not _is_exact(kind) and (retracts or not pa.types.is_floating(kind)):
                     return None
                 return (self._sum(kind, retracts), self._count(self._present(), retracts))
@@ -102,12 +103,6 @@ class Call:
 
     def _present(self) -> exp.Expr:
         return _over("x IS NOT NULL", x=self._value)
-
-    def _counted(self) -> exp.Expr | None:
-        """The rows that a count counts; None for all."""
-        if self.argument is None:
-            return None
-        return self._value if self.function == "count_if" else self._present()
 
     def _count(self, where: exp.Expr | None, retracts: bool) -> Partial:
         if not retracts:
@@ -134,7 +129,7 @@ class Call:
 
 _FINALS = {
     "count": Final.COUNT,
-    "count_if": Final.COUNT,
+    "count_if": Final.SUM,
     "sum": Final.SUM,
     "avg": Final.AVERAGE,
     "mean": Final.AVERAGE,

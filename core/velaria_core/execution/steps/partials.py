@@ -128,8 +128,10 @@ def _metric(one: Call, positions: tuple[int, ...], kind: pa.DataType) -> Metric:
     scale = kind.scale if pa.types.is_decimal(kind) else 0
     match one.final:
         case Final.COUNT:
+            kind = pa.int64()
+        case Final.SUM if one.function == "count_if":
             # The engine counts what is true in 128 bits.
-            kind = pa.decimal128(38, 0) if one.function == "count_if" else pa.int64()
+            kind = pa.decimal128(38, 0)
         case Final.AVERAGE:
             kind = pa.float64()
         case Final.ANY | Final.ALL:
