@@ -142,7 +142,7 @@ def test_what_has_no_exact_form_in_memory_is_no_key() -> None:
 # --- 128 bits -----------------------------------------------------------------------------------------------------
 
 
-WHOLE = st.integers(-(2**126), 2**126) | st.sampled_from([0, -1, 2**64, -(2**64), 2**63, -(2**63), 2**64 - 1])
+WHOLE = st.integers(-(2**125), 2**125) | st.sampled_from([0, -1, 2**64, -(2**64), 2**63, -(2**63), 2**64 - 1])
 
 
 def words(numbers: Sequence[int]) -> Array:
