@@ -3,6 +3,9 @@
 A worker has a connection to the engine of the query's state, and on it feeds and prepared statements. It keeps nothing
 between epochs, so who runs a part makes no difference to the result, and a query may be restarted with another number
 of workers. The engine lets go of Python's lock while it works, so parts run side by side.
+
+In epochs of 65,536 rows on two cores: up to 1.5 times the speed of one thread for a regular expression over every row,
+0.6 to 0.9 for aggregates, whose one statement takes less time than handing it over. So one thread is the default.
 """
 
 from __future__ import annotations
