@@ -109,6 +109,9 @@ class StreamingQuery(Reported):
         self._batches_max: int | None = None
         self._error: VelariaError | None = None
         self._thread: threading.Thread | None = None
+        # Waited for in place of the thread: a join that Ctrl-C interrupts takes a running thread for an ended one
+        # (python/cpython issue 90882).
+        self._ended = threading.Event()
         self._puller: Puller | None = None
         self._mirror: Mirror | None = None
         self._state_held, self._sinks_held, self._sources_held = ExitStack(), ExitStack(), ExitStack()
@@ -388,9 +391,9 @@ class StreamingQuery(Reported):
             if self._thread is None and self.is_active:
                 self.start()
         if self._thread is not None:
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
+            if not self._ended.wait(timeout_s):
                 return False
+            self._thread.join()
         if self._error is not None:
             raise self._error
         return True
@@ -418,6 +421,7 @@ class StreamingQuery(Reported):
                 if self.is_active and not self._busy:
                     self._close(QueryStatus.STOPPED)
         elif threading.current_thread() not in self._threads():
+            self._ended.wait()
             self._thread.join()
 
     def _threads(self) -> list[threading.Thread | None]:
@@ -440,6 +444,8 @@ class StreamingQuery(Reported):
             self._close(QueryStatus.FAILED, self._error)
         else:
             self._close(QueryStatus.STOPPED)
+        finally:
+            self._ended.set()
 
     def _persist(self, work: Callable[[], None]) -> None:
         """Do the work, and again from the last durable epoch where the error policy says so."""
