@@ -143,9 +143,9 @@ def batch(engine: Engine, node: Node) -> Bag:
         return bag(list(row.values()) for row in cursor.table(lowered.sql).to_pylist())
 
 
-def watermark(relation: Relation, late: Late = Late.DROP) -> Node:
+def watermark(relation: Relation, late: Late = Late.DROP, ahead_ms: int = 10**6) -> Node:
     time = relation.schema.names[0]
-    return op.Watermark(op.Scan(relation), time, TimeKind.INTEGER, DELAY_MS, late)
+    return op.Watermark(op.Scan(relation), time, TimeKind.INTEGER, DELAY_MS, late, ahead_ms)
 
 
 def behind(row: Row, watermark_ms: int) -> bool:
@@ -155,8 +155,8 @@ def behind(row: Row, watermark_ms: int) -> bool:
 # --- one stream ---------------------------------------------------------------------------------------------
 
 
-def tumbling(relations: list[Relation]) -> Node:
-    windows = op.WindowAssign(watermark(relations[0]), "ts", TimeKind.INTEGER, 10, 10, "w", "e")
+def tumbling(relations: list[Relation], ahead_ms: int = 10**6) -> Node:
+    windows = op.WindowAssign(watermark(relations[0], ahead_ms=ahead_ms), "ts", TimeKind.INTEGER, 10, 10, "w", "e")
     metrics = (("n", fn.count().tree), ("s", fn.sum("v").tree), ("d", fn.count("v", distinct=True).tree))
     return op.Aggregate(windows, tuple((name, col(name).tree) for name in ("w", "k", "e")), metrics)
 
@@ -186,6 +186,7 @@ def windows_of_windows(relations: list[Relation]) -> Node:
 
 PLANS: dict[str, tuple[Build, IsLate]] = {
     "tumbling": (tumbling, window_is_over),
+    "tumbling, some rows far ahead": (lambda relations: tumbling(relations, 4), window_is_over),
     "sessions": (sessions, behind),
     "session rows": (session_rows, behind),
     "duplicates": (duplicates, behind),
