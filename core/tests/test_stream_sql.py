@@ -22,6 +22,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataflo
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("ts,k,v\n1000,a,1\n1500,b,2\n")
     (tmp_path / "in" / "b.csv").write_text("ts,k,v\n2000,a,3\n2500,a,4\n")
+    (tmp_path / "in" / "_a.csv").write_text("ts,k,v\n9,unfinished,9\n")
     with DataflowSession() as session:
         session.sql("CREATE SOURCE TABLE events USING csv OPTIONS(path: 'in/', bounded: true)")
         session.sql("CREATE SINK TABLE out USING memory")
@@ -99,6 +100,27 @@ def test_columns_go_to_the_sinks_own_types(session: DataflowSession) -> None:
     session.sql("CREATE SINK TABLE typed (v DECIMAL(9, 2), k VARCHAR) USING memory")
     assert session.start_stream_sql("INSERT INTO typed BY NAME SELECT k, v FROM events").await_termination(60)
     assert [str(kind) for kind in session.memory_sink("typed").result().schema.types] == ["decimal128(9, 2)", "string"]
+
+
+@pytest.mark.parametrize(
+    "sink", ["TABLE kept (k VARCHAR NOT NULL)", "SINK TABLE kept (k VARCHAR NOT NULL) USING memory"]
+)
+def test_a_null_where_none_may_be_fails_the_epoch_and_not_the_sink(
+    session: DataflowSession, sink: str, tmp_path: Path
+) -> None:
+    session.sql(f"CREATE {sink}; CREATE SINK TABLE letters USING memory")
+    session.sql("CREATE SOURCE TABLE pushed (k VARCHAR) USING queue")
+    text = "INSERT INTO kept SELECT k FROM pushed"
+    letters = session.memory_sink("letters")
+    query = session.start_stream_sql(text, checkpoint_path=str(tmp_path / "state"), dead_letter=letters)
+    queue = session.queue_source("pushed")
+    for row in ((None,), ("a",)):
+        queue.push_rows([row])
+    queue.close_input()
+    assert query.await_termination(60)
+    kept = session.table("kept").to_arrow() if sink.startswith("TABLE") else session.memory_sink("kept").result()
+    assert rows_of(kept) == [{"k": "a"}]
+    assert letters.result().num_rows == 1
 
 
 def test_a_source_is_read_twice_by_one_query_and_by_two(session: DataflowSession) -> None:
@@ -303,6 +325,7 @@ def test_t11_kinds_are_kept(session: DataflowSession) -> None:
         ("option.value", "CREATE SINK TABLE s USING queue OPTIONS(capacity_rows: 0)", 19),
         ("source.no_schema", "CREATE SOURCE TABLE s USING queue", 21),
         ("file.not_found", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'none.csv')", 21),
+        ("option.value", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'in/_a.csv')", 41),
         ("sql.schema_mismatch", "CREATE SOURCE TABLE s (a BIGINT) USING rate", 21),
         ("sql.unknown_column", "CREATE SOURCE TABLE s (a BIGINT, WATERMARK FOR b AS b) USING queue", 34),
         ("sql.window_column", "CREATE SOURCE TABLE s (a DOUBLE, WATERMARK FOR a AS a) USING queue", 34),

@@ -401,7 +401,7 @@ class Catalog:
         else:
             known = schema.names
         targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
-        return fitted(node, lower.schema(self._engine, node), targets, schema), sink
+        return fitted(node, lower.schema(self._engine, node), targets, schema, self._never_null(entry)), sink
 
     def _entry_to_write(self, statement: Insert, text: str) -> Entry:
         name, place = str(statement.table), statement.table.span.place(text)
@@ -418,6 +418,16 @@ class Catalog:
             hint="a stream is written to a SINK TABLE, or to a table that stores rows",
             place=place,
         )
+
+    def _never_null(self, entry: Entry) -> dict[str, str]:
+        """The columns of a table that are declared NOT NULL, and what is said of a NULL in one."""
+        if entry.stored is not None:
+            with self._engine.cursor() as cursor:
+                names = [row[0] for row in cursor.rows(f"DESCRIBE {entry.stored}") if row[2] == "NO"]
+        else:
+            columns = _created(entry).columns if entry.sql is not None else ()
+            names = [column.name for column in columns if column.not_null]
+        return {name: f"NOT NULL constraint failed: {entry.name}.{name}" for name in names}
 
     def _sink_schema(self, entry: Entry) -> pa.Schema | None:
         """The columns that a sink takes; None takes those of the query."""

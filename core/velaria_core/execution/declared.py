@@ -110,12 +110,16 @@ def with_columns(statement: CreateTable, text: str, schema: pa.Schema) -> str:
     return f"{head}{tail[:opening]}{listed}, {tail[opening:]}"
 
 
-def fitted(node: Node, given: pa.Schema, targets: list[str], schema: pa.Schema | None) -> Node:
+def fitted(
+    node: Node, given: pa.Schema, targets: list[str], schema: pa.Schema | None, required: Mapping[str, str]
+) -> Node:
     """`node` with the columns that a sink takes: `targets` are where its own go, in its order.
 
     Args:
         given: the columns of `node`.
         schema: of the sink; None takes what is given, under the targets' names.
+        required: columns that are never NULL, and what is said where one is. A NULL fails the epoch, before its state
+            is durable; in the sink it would be too late.
     """
     own = dict(zip(targets, given, strict=True))
     if schema is None:
@@ -130,6 +134,12 @@ def fitted(node: Node, given: pa.Schema, targets: list[str], schema: pa.Schema |
             named.append((item.name, reference(field.name)))
         else:
             named.append((item.name, cast(field.name, kind)))
+        if item.name in required:
+            told = exp.Anonymous(this="error", expressions=[exp.Literal.string(required[item.name])])
+            value = named.pop()[1]
+            checked = exp.Case(ifs=[exp.If(this=exp.Is(this=value.copy(), expression=exp.Null()), true=told)])
+            checked.set("default", value)
+            named.append((item.name, checked))
     return _projected(node, tuple(named))
 
 

@@ -517,7 +517,8 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _Rule(r"(?i)invalid unicode|not utf-?8|encoding", DataError, "file.encoding", 'name it: encoding="latin-1"'),
     _Rule(r"^ConversionException", DataError, "value.conversion", "TRY_CAST gives NULL instead"),
-    _Rule(r"^ConstraintException", DataError, "value.constraint"),
+    # Also of a stream, whose plan looks before a sink does (`declared.fitted`).
+    _Rule(r"^ConstraintException|NOT NULL constraint failed", DataError, "value.constraint"),
     _Rule(r"^ParserException|SYNTAX_ERROR", SqlSyntaxError, "sql.syntax"),
     _Rule(r"Type with name \S+ does not exist", SqlSemanticError, "type.unknown"),
     _Rule(

@@ -108,7 +108,11 @@ def _files(using: str) -> Endpoint:
     reader = FORMATS[using].options
 
     def make(engine: Engine, declared: Declared, given: Arguments) -> abi.Source:
-        from velaria_core.execution.sources.directory import DirectorySource
+        from velaria_core.execution.sources.directory import (
+            UNFINISHED_PREFIXES,
+            UNFINISHED_SUFFIXES,
+            DirectorySource,
+        )
         from velaria_core.execution.sources.growing_file import GrowingFileSource
 
         arguments = {option.argument for option in reader.values()}
@@ -121,9 +125,9 @@ def _files(using: str) -> Endpoint:
         what = "a file that is followed" if followed else "a folder" if folder else "a file that is read once"
         for key in rest:
             if _ONLY.get(key, what) != what:
-                name = key.removesuffix("_ms")
-                told = f'"{name}" is for {_ONLY[key]}, not for {what}'
-                raise InputError("option.value", told, place=declared.place(name))
+                option = key.removesuffix("_ms")
+                told = f'"{option}" is for {_ONLY[key]}, not for {what}'
+                raise InputError("option.value", told, place=declared.place(option))
         if followed:
             return GrowingFileSource(engine, path, using, **common, **rest)
         if not folder:
@@ -133,8 +137,12 @@ def _files(using: str) -> Endpoint:
                     f'there is no "{path}"',
                     hint="follow: true waits for a file; a folder ends with /",
                 )
+            name = os.path.basename(path)
+            if name.startswith(UNFINISHED_PREFIXES) or name.lower().endswith(UNFINISHED_SUFFIXES):
+                told = f'"{name}" has the name of a file that is not finished'
+                raise InputError("option.value", told, hint="rename it", place=declared.place("path"))
             rest.pop("poll_ms", None)
-            whole: Arguments = {"pattern": glob.escape(os.path.basename(path)), "bounded": True}
+            whole: Arguments = {"pattern": glob.escape(name), "bounded": True}
             return DirectorySource(engine, os.path.dirname(path), using, **common, **whole, **rest)
         if glob.has_magic(os.path.basename(path)) and not os.path.isdir(path):
             path, rest["pattern"] = os.path.dirname(path), rest.get("pattern", os.path.basename(path))
