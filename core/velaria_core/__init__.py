@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
     from velaria_core.execution.jobs import JobHandle as JobHandle
     from velaria_core.execution.jobs import JobState as JobState
+    from velaria_core.execution.listeners import EventKind as EventKind
+    from velaria_core.execution.listeners import QueryEvent as QueryEvent
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
@@ -53,6 +55,8 @@ _PUBLIC = {
     "ExecutionOptions": "execution.jobs",
     "JobHandle": "execution.jobs",
     "JobState": "execution.jobs",
+    "QueryEvent": "execution.listeners",
+    "EventKind": "execution.listeners",
     "VelariaError": "errors",
     "InputError": "errors",
     "SqlSyntaxError": "errors",

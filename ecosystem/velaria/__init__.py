@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from velaria_core.execution.jobs import ExecutionOptions as ExecutionOptions
     from velaria_core.execution.jobs import JobHandle as JobHandle
     from velaria_core.execution.jobs import JobState as JobState
+    from velaria_core.execution.listeners import EventKind as EventKind
+    from velaria_core.execution.listeners import QueryEvent as QueryEvent
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
@@ -50,6 +52,7 @@ __all__ = [
     "DataError",
     "DataFrame",
     "DataflowSession",
+    "EventKind",
     "ExecutionOptions",
     "ExternalError",
     "InputError",
@@ -59,6 +62,7 @@ __all__ = [
     "MemorySink",
     "MemorySource",
     "QueryCancelled",
+    "QueryEvent",
     "ReplaySource",
     "Session",
     "SqlSemanticError",
