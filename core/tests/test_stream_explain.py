@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 
+from velaria_core import fn
 from velaria_core.contract.codec import PlanNode, StreamExplain
 from velaria_core.contract.modes import ExecutionMode, Shape
 from velaria_core.errors import InputError
@@ -158,11 +159,13 @@ def test_the_form_that_a_sink_is_given_is_told(session: DataflowSession) -> None
 
 def test_rows_that_are_held_until_they_are_closed_are_told() -> None:
     frame = DataflowSession().read_stream(MemorySource([BIDS])).with_watermark("ts", "1s")
-    told = frame.window("ts", 1000, "w").group_by("w").count("n").explanation(output_mode="append")
+    told = frame.window("ts", 1000, "w").group_by("w").agg(m=fn.median("price")).explanation(output_mode="append")
     held = told.physical.nodes[0]
     assert "once, when the watermark has closed them" in held.reason
     assert held.state == "rows until they are closed"
     assert of(told, "Watermark").shape is Shape.TIMED
+    partials = frame.window("ts", 1000, "w").group_by("w").count("n").explanation(output_mode="append")
+    assert "come out when event time closes them" in of(partials, "Aggregate").reason
 
 
 def test_an_insert_names_its_sink() -> None:
@@ -224,13 +227,14 @@ def test_recompute_says_why(session: DataflowSession) -> None:
 @pytest.mark.parametrize(
     ("name", "eligible", "prefix", "reason"),
     [
-        ("count", True, 1, "keeps state by auction"),
-        ("having", True, 1, "keeps state by auction"),
-        ("windowed", True, 2, "keeps state by w"),
+        ("count", True, 1, "split by auction"),
+        ("having", True, 1, "split by auction"),
+        ("join_table", True, 3, "split by name"),
+        ("aggregate_of_aggregate", True, 1, "split by auction"),
+        ("windowed", False, 2, "no key whose column comes straight"),
         ("row_wise", False, 2, "no node keeps state by key"),
-        ("whole", False, 1, "no key to split the rows by"),
-        ("join_streams", False, 2, "no key to split the rows by"),
-        ("aggregate_of_aggregate", False, 1, "more than one node keeps state"),
+        ("whole", False, 1, "no key whose column comes straight"),
+        ("join_streams", False, 2, "no node keeps partial values"),
     ],
 )
 def test_who_may_run_the_steps(session: DataflowSession, name: str, eligible: bool, prefix: int, reason: str) -> None:
@@ -239,6 +243,18 @@ def test_who_may_run_the_steps(session: DataflowSession, name: str, eligible: bo
     assert physical.actor_eligible is eligible
     assert reason in physical.actor_eligibility_reason
     assert physical.partition_local_prefix_nodes == prefix
+
+
+def test_what_may_be_split_is_split_where_workers_are_asked_for(session: DataflowSession) -> None:
+    """T-14: the hot path runs by credit, any other plan in generic partition workers or on one thread."""
+    for text in QUERIES.values():
+        told = explained(session, text, execution_mode="local-workers", local_workers=2)
+        strategy, eligible = told.strategy, told.physical.actor_eligible
+        assert ("credit scheduling" in strategy.reason) is eligible
+        assert strategy.used_actor_runtime is eligible
+        assert strategy.local_worker_count == (2 if strategy.selected_mode is ExecutionMode.LOCAL_WORKERS else 1)
+        assert eligible or "generic partition workers" in strategy.reason or "one thread" in strategy.reason
+        assert eligible is explained(session, text).physical.actor_eligible
 
 
 def test_one_local_worker_is_none(session: DataflowSession) -> None:

@@ -103,7 +103,7 @@ def explained(
         epochs: the reports of the last epochs, for an explain that tells what they took.
     """
     nodes = steps(flow.root)
-    split = partitioning(nodes)
+    split = partitioning(flow)
     labels = [node.label() for node in nodes]
     shown = _plan_nodes(nodes, flow, measured=epochs is not None)
     if target is not None:

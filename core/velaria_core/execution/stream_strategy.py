@@ -3,7 +3,7 @@
 | field | from |
 |---|---|
 | selected_mode, reason, local_worker_count | `chosen`: the options, and whether the plan can be split by key |
-| actor_eligible | `partitioning`: what stands between the sources and the one node that keeps state by key |
+| actor_eligible | `partitioning`: whether columns of an aggregate's key come straight from the rows below it |
 | aggregate_impl, aggregate_reason | the step that computes the grouping nearest the result |
 | delivery_guarantee | `guaranteed`: what sources, sink and checkpoint allow of what was asked |
 | estimated_* | constants until rows come: nobody knows their number before |
@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +20,11 @@ from velaria_core.contract.abi import SinkInfo, SourceInfo
 from velaria_core.contract.codec import DeliveryGuarantee, StreamStrategy
 from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, ExecutionMode, TransportMode
 from velaria_core.execution.steps import Dataflow
+from velaria_core.execution.steps.partials import PartialsStep
 from velaria_core.execution.steps.partitioned import PartitionedLinearStep, PartitionedPartialsStep
 from velaria_core.execution.strategy import NOT_APPLICABLE
 from velaria_core.logical.explain import has_windows, nearest_grouping, steps
-from velaria_core.logical.incremental import Bilinear, Keyed, Linear
+from velaria_core.logical.incremental import Bilinear, Linear, Timed
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 
@@ -46,7 +47,7 @@ def decided(
         flow: the compiled plan.
     """
     nodes = steps(flow.root)
-    split = partitioning(nodes)
+    split = partitioning(flow)
     choice = chosen(options, split, flow)
     has_state = has_stateful_ops(nodes)
     impl, why = _grouping(nodes, flow)
@@ -102,43 +103,38 @@ class Partitioning:
     prefix: int
 
 
-def partitioning(nodes: Sequence[Node]) -> Partitioning:
-    """Whether one node keeps state by key, over rows that each come from one source: the rows of a key then meet in one
-    worker, and no worker needs another's. A join of a stream with a table works row by row.
+def partitioning(flow: Dataflow) -> Partitioning:
+    """Whether the rows of an aggregate can be split by columns of its key, so that the rows of a key meet in one worker
+    and no worker needs another's."""
+    nodes = steps(flow.root)
+    prefix = sum(1 for node in _row_wise(nodes) if node.inputs)
+    folding = [step for step in flow.steps if isinstance(step, PartialsStep)]
+    for step in folding:
+        if step.splits_by:
+            name = type(step.node).__name__
+            return Partitioning(True, f"the rows of {name} can be split by {', '.join(step.splits_by)}", prefix)
+    if not has_stateful_ops(nodes):
+        return Partitioning(False, "no node keeps state by key, so there is no key to split the rows by", prefix)
+    if not folding:
+        return Partitioning(False, "no node keeps partial values by key", prefix)
+    name = type(folding[0].node).__name__
+    return Partitioning(False, f"{name} has no key whose column comes straight from the rows below", prefix)
 
-    Args:
-        nodes: of the plan, inputs first.
-    """
-    moving: set[int] = set()  # nodes over a stream
-    local: set[int] = set()  # of these, the ones that work row by row on one source
-    stateful = []
+
+def _row_wise(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The streams of a plan, and the nodes over one of them that work row by row; a join with a table does."""
+    moving: set[int] = set()
+    found: set[int] = set()
     for node in nodes:
         streams = [child for child in node.inputs if id(child) in moving]
-        if isinstance(node, Scan) and node.relation.source is not None:
+        shape = node.stream()
+        is_source = isinstance(node, Scan) and node.relation.source is not None
+        if streams or is_source:
             moving.add(id(node))
-            local.add(id(node))
-        elif streams:
-            moving.add(id(node))
-            shape = node.stream()
-            beside_tables = isinstance(shape, Bilinear) and len(streams) == 1
-            if not (isinstance(shape, Linear) or beside_tables):
-                stateful.append(node)
-            elif len(streams) == 1 and id(streams[0]) in local:
-                local.add(id(node))
-    prefix = sum(1 for node in nodes if node.inputs and id(node) in local)
-    if not stateful:
-        return Partitioning(False, "no node keeps state by key, so there is no key to split the rows by", prefix)
-    first, *others = stateful
-    shape = first.stream()
-    if others:
-        names = ", ".join(type(node).__name__ for node in stateful)
-        return Partitioning(False, f"more than one node keeps state ({names}), each by its own key", prefix)
-    if not isinstance(shape, Keyed) or not shape.by[0]:
-        return Partitioning(False, f"{type(first).__name__} has no key to split the rows by", prefix)
-    if any(id(child) in moving and id(child) not in local for child in first.inputs):
-        return Partitioning(False, f"not all below {type(first).__name__} works row by row on one source", prefix)
-    keys = ", ".join(shape.by[0])
-    return Partitioning(True, f"{type(first).__name__} keeps state by {keys}, and all below works row by row", prefix)
+        by_row = isinstance(shape, Linear | Timed | Bilinear) and len(streams) == 1 and id(streams[0]) in found
+        if is_source or by_row:
+            found.add(id(node))
+            yield node
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +158,10 @@ def chosen(options: StreamOptions, split: Partitioning, flow: Dataflow) -> Choic
         if any(isinstance(step, PartitionedPartialsStep) for step in flow.steps):
             why = f"credit scheduling: {workers} workers group the keys of their part, at most {credit} at once"
             return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {split.reason}")
-        how = (
-            split.reason
-            if not split.eligible
-            else "no column of the key comes straight from the source, or its values are not kept as partials"
-        )
         if any(isinstance(step, PartitionedLinearStep) and step.is_split for step in flow.steps):
             why = f"generic partition workers: {workers} run the nodes that work row by row, at most {credit} at once"
-            return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {how}")
-        why = f"one thread runs the steps: {how}"
+            return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {split.reason}")
+        why = f"one thread runs the steps: {split.reason}"
     return Choice(ExecutionMode.SINGLE_PROCESS, 1, why)
 
 

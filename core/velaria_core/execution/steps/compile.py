@@ -163,10 +163,12 @@ def compile_steps(
         plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
         if plan is None:
             return None
-        closing = id(node) in closes
-        if workers is not None and (by := split_by(plan, run, below)):
+        closing, by = id(node) in closes, split_by(plan, run, below)
+        if workers is not None and by:
             return PartitionedPartialsStep(workers, by, store, name, plan, run, below, times(node), closing=closing)
-        return PartialsStep(store, name, plan, run, below, times(node), closing=closing)
+        made = PartialsStep(store, name, plan, run, below, times(node), closing=closing)
+        made.splits_by = tuple(by)
+        return made
 
     result = built(root)
     closing = next(((name, result.times[name]) for name in result.schema.names if name in result.times), None)

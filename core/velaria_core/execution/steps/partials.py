@@ -185,9 +185,13 @@ class PartialsStep(Step):
     """Values by key. In update mode what was shown for a key goes, what holds now comes, and nothing where they are the
     same. With `closing` a key comes out once, when event time has closed it, and nothing goes. Without calls a step
     gives distinct keys, which over rows that only come only come too.
+
+    Attributes:
+        splits_by: columns of the rows below by which they can be split among workers; none where all keys are computed.
     """
 
     impl = "partials"
+    splits_by: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class PartitionedPartialsStep(PartialsStep):
         closing: bool = False,
     ) -> None:
         super().__init__(store, name, plan, run, below, times, closing=closing)
-        self._workers = workers
+        self._workers, self.splits_by = workers, tuple(by)
         self._grouping = []
         hashed = f"hash({', '.join(map(quoted, by))})"
         for number, own in enumerate(workers.stores):
