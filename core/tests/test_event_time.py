@@ -188,6 +188,22 @@ def test_what_is_made_of_windows_closes_with_them() -> None:
     assert events.give(10_000) == [{"k": "a", "n": 2, "start": 0}, {"k": "b", "n": 2, "start": 0}]
 
 
+def test_ranks_within_closed_windows_keep_nothing() -> None:
+    session = DataflowSession()
+
+    def build(events: StreamingDataFrame) -> StreamingDataFrame:
+        per_key = events.with_watermark("ts").window("ts", 10_000, "w").group_by("w", "k").agg(n=fn.count())
+        session.create_temp_view("per_key", per_key)
+        return session.stream_sql(
+            "SELECT w, k, n FROM per_key QUALIFY row_number() OVER (PARTITION BY w ORDER BY n DESC, k) = 1"
+        )
+
+    events = Events(build, session=session)
+    assert events.give((1, "b"), (2, "a"), (3, "b"), (11_000, "c")) == [{"w": 0, "k": "b", "n": 2}]
+    assert "each key comes whole" in events.query.explain()
+    assert events.end() == [{"w": 10_000, "k": "c", "n": 1}]
+
+
 def test_windows_beside_a_table() -> None:
     session = DataflowSession()
     names = session.create_dataframe({"k": ["a"], "name": ["Ada"]})

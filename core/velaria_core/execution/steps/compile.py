@@ -8,7 +8,7 @@ do returns None and costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import count
 
 from velaria_core.contract.modes import OutputMode
@@ -20,7 +20,7 @@ from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.closing import ClosingStep
 from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.keyed import keyed_step
-from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
+from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep, WholeStep
 from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
 from velaria_core.execution.steps.partitioned import (
     PartitionedLinearStep,
@@ -76,7 +76,7 @@ def compile_steps(
             known[id(node)] = STATIC if still else node.times(*below)
         return known[id(node)]
 
-    closes = _closing(root, uses, times) if output is OutputMode.APPEND else frozenset()
+    closes, whole = _closing(root, uses, times) if output is OutputMode.APPEND else (frozenset(), frozenset())
 
     def built(node: Node) -> Step:
         if id(node) not in made:
@@ -99,11 +99,13 @@ def compile_steps(
         match shape:
             case Linear() if not node.inputs:
                 return StaticStep(engine, node)
-            case Linear() if len(node.inputs) == 1:
+            case Linear() | Keyed() if len(node.inputs) == 1 and (isinstance(shape, Linear) or id(node) in whole):
                 run = [node]
-                while _continues(run[-1], uses):
+                while _continues(run[-1], uses, whole):
                     run.append(run[-1].inputs[0])
                 below = built(run[-1].inputs[0])
+                if any(id(one) in whole for one in run):
+                    return WholeStep(store, run, below)
                 run = [operator for operator in run if not operator.reorders_only]
                 if workers is not None and run and works_by_row(below):
                     return PartitionedLinearStep(workers, store, run, below)
@@ -179,29 +181,42 @@ def compile_steps(
     return Dataflow(tuple(steps), sources)
 
 
-def _continues(node: Node, uses: Counter[int]) -> bool:
-    """Whether the input of a linear node is linear too, over one input, and read by nobody else."""
+def _continues(node: Node, uses: Counter[int], whole: Container[int] = ()) -> bool:
+    """Whether the input of a node runs on changes alone too, over one input, and is read by nobody else."""
     child = node.inputs[0]
-    return isinstance(child.stream(), Linear) and len(child.inputs) == 1 and uses[id(child)] == 1
+    alone = isinstance(child.stream(), Linear) or id(child) in whole
+    return alone and len(child.inputs) == 1 and uses[id(child)] == 1
 
 
-def _closing(root: Node, uses: Counter[int], times: Callable[[Node], Times]) -> frozenset[int]:
-    """The aggregates, by identity, whose keys may come out when event time closes them, as the result then comes out no
-    sooner: those with nothing above them but others, and linear nodes."""
-    found: set[int] = set()
+def _closing(root: Node, uses: Counter[int], times: Callable[[Node], Times]) -> tuple[frozenset[int], frozenset[int]]:
+    """Where the result comes out when event time has closed it, by identity: the aggregates whose keys may come out no
+    sooner either, and the keyed nodes above them whose keys therefore come whole.
+
+    Between them and the result stand only such nodes and linear ones.
+    """
+    closes: set[int] = set()
+    whole: set[int] = set()
+    keyed: set[int] = set()  # above the next aggregate
+    bounds = 0  # columns that event time closes, below the lowest of these
     node = root
     while len(node.inputs) == 1:
         match node.stream():
             case Linear():
                 pass
             case Keyed(partials=Partials()) if times(node):
-                found.add(id(node))
+                closes.add(id(node))
+                # Rows that agree in all times of the aggregate are closed in the same epoch.
+                whole |= keyed if len(times(node)) == bounds else set()
+                keyed = set()
+            case Keyed(by=(names,)) if (closed := times(node.inputs[0])) and set(closed) <= set(names):
+                bounds = len(closed) if not keyed else min(bounds, len(closed))
+                keyed.add(id(node))
             case _:
                 break
         node = node.inputs[0]
         if uses[id(node)] > 1:
             break
-    return frozenset(found)
+    return frozenset(closes), frozenset(whole)
 
 
 def _order(node: Node) -> list[Node]:

@@ -88,6 +88,28 @@ class LinearStep(Step):
         return pa.Table.from_arrays([columns[at] for at in self._order], names=self.changes_schema.names)
 
 
+class WholeStep(Step):
+    """A run of nodes, some of them keyed, over rows whose keys come whole, each in one epoch: event time has closed
+    them. So the batch query runs on them alone, and nothing is kept; `run` is the highest first."""
+
+    impl = "whole"
+    impl_reason = "each key comes whole, once event time has closed it, so its rows are all there"
+
+    def __init__(self, store: Store, run: Sequence[Node], below: Step) -> None:
+        assert below.append_only, "what is closed does not change"
+        self._feed = store.feed(below.schema)
+        sql = _over(run, self._feed, run[0].columns)
+        super().__init__(store.schema(sql), True, [below])
+        self._statement = store.prepare(sql)
+
+    def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
+        (given,) = changes
+        if given is None:
+            return None
+        self._feed.table = given
+        return some(self._statement())
+
+
 class _Numbers:
     """The numbers of rows, 0, 1, 2, ..., as Arrow data that is kept for the next epoch."""
 
