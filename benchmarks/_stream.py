@@ -108,19 +108,29 @@ WORKLOADS = {
 
 @dataclass(slots=True)
 class Answer:
-    """What a contestant gave.
+    """What a contestant gives: `add` each table as it comes out.
 
     Attributes:
+        kept: whether the tables are kept, to be compared; where time counts they are dropped, since what a kernel takes
+            to hand out a gigabyte of memory is no contestant's merit.
         tables: the rows, in the order in which they came out.
+        rows: how many.
         latencies_ms: of each epoch, from its rows at hand to its output; empty where there are no epochs.
         first_s, last_s: when the first row was asked for and the last was out, where that is not the whole call: an
             engine's start and end are not measured.
     """
 
+    kept: bool
     tables: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     first_s: float | None = None
     last_s: float | None = None
+
+    def add(self, table: pa.Table) -> None:
+        self.rows += table.num_rows
+        if self.kept:
+            self.tables.append(table)
 
 
 def epochs(folder: Path, workload: Workload, epoch_rows: int = EPOCH_ROWS) -> Iterator[Rows]:
@@ -139,11 +149,11 @@ def epochs(folder: Path, workload: Workload, epoch_rows: int = EPOCH_ROWS) -> It
         }
 
 
-def contestant(run: Callable[[Workload, Path, Path], Answer]) -> None:
+def contestant(run: Callable[[Workload, Path, Path, Answer], None]) -> None:
     """The main program of a contestant: `PROGRAM QUERY FOLDER SCRATCH`; prints what was measured as JSON.
 
-    `run` is called with the workload, the folder of the tables, and one for files of its own. It is called once before
-    on the few rows in FOLDER/warm, which are not measured.
+    `run` is called with the workload, the folder of the tables, one for files of its own, and where the answer goes:
+    on the few rows in FOLDER/warm, then for the measure, and once more for the answer.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("query", choices=WORKLOADS)
@@ -151,19 +161,24 @@ def contestant(run: Callable[[Workload, Path, Path], Answer]) -> None:
     parser.add_argument("scratch", type=Path)
     given = parser.parse_args()
     workload = WORKLOADS[given.query]
-    run(workload, given.folder / "warm", given.scratch / "warm")
+    run(workload, given.folder / "warm", given.scratch / "warm", Answer(kept=True))
+    answer = Answer(kept=False)
     began_cpu, began = _cpu_s(), perf_counter()
-    answer = run(workload, given.folder, given.scratch / "run")
+    run(workload, given.folder, given.scratch / "run", answer)
     seconds = (answer.last_s or perf_counter()) - (answer.first_s or began)
     cpu_s = _cpu_s() - began_cpu
-    _write(answer.tables, given.scratch / "answer.parquet", with_order=bool(workload.keys))
+    peak_mb = _peak_mb()
+    again = Answer(kept=True)
+    run(workload, given.folder, given.scratch / "again", again)
+    _write(again.tables, given.scratch / "answer.parquet", with_order=bool(workload.keys))
     latencies = sorted(answer.latencies_ms)
     measured = {
         "seconds": seconds,
         "cpu_s": cpu_s,
         "p50_ms": float(np.percentile(latencies, 50)) if latencies else None,
         "p99_ms": float(np.percentile(latencies, 99)) if latencies else None,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb,
+        "rows_out": answer.rows,
     }
     print(json.dumps(measured))
     sys.stdout.flush()

@@ -63,30 +63,29 @@ class _Logic(StatefulBatchLogic[Any, pa.Table, None]):
 
 
 class _Collected(StatelessSinkPartition[tuple[str, pa.Table]]):
-    def __init__(self, tables: list[pa.Table]) -> None:
-        self._tables = tables
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def write_batch(self, items: list[tuple[str, pa.Table]]) -> None:
-        self._tables.extend(table for _, table in items)
+        for _, table in items:
+            self._answer.add(table)
 
 
 class _Sink(DynamicSink[tuple[str, pa.Table]]):
-    def __init__(self, tables: list[pa.Table]) -> None:
-        self._tables = tables
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Collected:
         del step_id, worker_index, worker_count
-        return _Collected(self._tables)
+        return _Collected(self._answer)
 
 
-def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
-    answer = Answer()
+def run(workload: Workload, folder: Path, _scratch: Path, answer: Answer) -> None:
     flow = Dataflow("benchmark")
     events = op.input("events", flow, _Source(workload, folder))
     made = op.stateful_batch("query", events, lambda _state: _Logic(workload.name, answer.latencies_ms))
-    op.output("answer", made, _Sink(answer.tables))
+    op.output("answer", made, _Sink(answer))
     run_main(flow)
-    return answer
 
 
 if __name__ == "__main__":

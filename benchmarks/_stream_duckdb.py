@@ -141,9 +141,9 @@ class Feed:
         return self._schema.__arrow_c_schema__()
 
 
-def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
+def run(workload: Workload, folder: Path, _scratch: Path, answer: Answer) -> None:
     warnings.filterwarnings("ignore", "Arrow output on a DB-API result")
-    plan, answer = PLANS[workload.name], Answer()
+    plan = PLANS[workload.name]
     keys = next(iter(workload.reads))
     with duckdb.connect() as connection:
         feeds = {}
@@ -159,7 +159,7 @@ def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
         def output(statement: str, sql: str) -> None:
             made = connection.execute(sql)
             if statement.startswith("SELECT") and (table := made.to_arrow_table()).num_rows:
-                answer.tables.append(table)
+                answer.add(table)
 
         for tables in epochs(folder, workload):
             began = perf_counter()
@@ -172,7 +172,6 @@ def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
             answer.latencies_ms.append(1000 * (perf_counter() - began))
         for statement in plan.end:
             output(statement, statement)
-    return answer
 
 
 if __name__ == "__main__":

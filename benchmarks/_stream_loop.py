@@ -303,14 +303,15 @@ LOOPS: dict[str, Callable[[], Loop]] = {
 }
 
 
-def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
-    loop, answer = LOOPS[workload.name](), Answer()
+def run(workload: Workload, folder: Path, _scratch: Path, answer: Answer) -> None:
+    loop = LOOPS[workload.name]()
     for tables in epochs(folder, workload):
         began = perf_counter()
-        answer.tables += loop.step(tables)
+        for table in loop.step(tables):
+            answer.add(table)
         answer.latencies_ms.append(1000 * (perf_counter() - began))
-    answer.tables += loop.end()
-    return answer
+    for table in loop.end():
+        answer.add(table)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,8 @@ _ASKED = {
 _CHANGELOGS = {"q5", "count_1k", "count_1m"}
 
 
-def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
+def run(workload: Workload, folder: Path, _scratch: Path, answer: Answer) -> None:
     given, query = _ASKED[workload.name]
-    answer = Answer()
     with pyclink.Engine() as engine:
         for name, columns in workload.reads.items():
             declared = ", ".join(f"{column} {'VARCHAR' if column in _TEXT else 'BIGINT'}" for column in columns)
@@ -77,11 +76,11 @@ def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
         engine.execute(f"CREATE TABLE answer ({given}) WITH (connector='collect', format='json'{changelog})")
         answer.first_s = perf_counter()
         engine.execute(f"INSERT INTO answer {query}")
-        answer.tables = [pa.Table.from_batches([batch]) for batch in engine.collect("answer")]
+        for batch in engine.collect("answer"):
+            answer.add(pa.Table.from_batches([batch]))
         answer.last_s = perf_counter()
         engine.await_all()
     answer.tables = [_as_asked(table) for table in answer.tables if table.num_rows]
-    return answer
 
 
 def _as_asked(table: pa.Table) -> pa.Table:

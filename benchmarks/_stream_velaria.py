@@ -7,11 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _stream import EPOCH_ROWS, Answer, Workload, contestant
 
-from velaria import ArrowReaderSource, DataflowSession, MemorySink, Trigger
+from velaria import ArrowReaderSource, CallbackSink, DataflowSession, MemorySink, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,10 @@ def reader(file: Path, columns: tuple[str, ...], rows: int) -> pa.RecordBatchRea
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
-    asked, answer, sink = ASKED[workload.name], Answer(), MemorySink()
+def run(workload: Workload, folder: Path, _scratch: Path, answer: Answer) -> None:
+    asked = ASKED[workload.name]
+    # Kept, the changes are summed up by the sink; otherwise they are dropped as they come.
+    sink = MemorySink() if answer.kept else CallbackSink(lambda _epoch, table: answer.add(table))
     lengths = {name: pq.read_metadata(folder / f"{name}.parquet").num_rows for name in workload.reads}
     with DataflowSession() as session:
         answer.first_s = perf_counter()
@@ -90,14 +91,8 @@ def run(workload: Workload, folder: Path, _scratch: Path) -> Answer:
         query.add_listener(lambda event: answer.latencies_ms.append(event.progress.last_batch_latency_ms))
         query.start().await_termination()
         answer.last_s = perf_counter()
-        # What is in the sink is the answer; summing up its changes is the reader's work.
-        tables = list(sink.tables.values())
-        if workload.keys and tables and tables[0].schema.names[-1] == "diff":
-            tables = [table.filter(pc.greater(table.column("diff"), 0)).drop_columns(["diff"]) for table in tables]
-        elif tables and tables[0].schema.names[-1] == "diff":
-            tables = [sink.result()]
-        answer.tables = tables
-    return answer
+        if isinstance(sink, MemorySink):
+            answer.add(sink.result())
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ Floors are bare DuckDB statements and a hand-written pyarrow/NumPy loop: what an
 and what a person would write without one. Peers are the streaming engines that install from PyPI. They run in an
 environment of their own, made in the cache at the first run; one that cannot be installed is told, and left out.
 
-Each contestant is a process that answers the query once over a few rows and then over all of them, which is measured,
-from the first row asked for to the last row out. Contestants take turns, and the best run of each counts. Every answer
-is compared with the batch answer before it counts. Bars: at least the best peer; 0.6 of the loop, and 0.4 of it for
-joins and counts.
+Each contestant is a process that answers the query over a few rows, to be warm, then over all of them, which is
+measured, from the first row asked for to the last row out, and once more to keep the answer, which is compared with
+that of batch before anything counts. Contestants take turns, and the best run of each counts. Bars: at least the best
+peer; 0.6 of the loop, and 0.4 of it for joins and counts.
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ from _stream import EPOCH_ROWS, WORKLOADS, epochs
 from _stream_data import default_cache, events_folder
 from _stream_velaria import ASKED
 
-from velaria import DataflowSession, MemorySink, MemorySource, StreamingDataFrame, Trigger, fn
+from velaria import CallbackSink, DataflowSession, MemorySink, MemorySource, StreamingDataFrame, Trigger, fn
 from velaria_core.contract import abi
-from velaria_core.execution.sinks.callback import CallbackSink
 from velaria_core.execution.sinks.file_set import FileSetSink
 
 Figures = list[list[str]]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from velaria_core.execution.listeners import EventKind as EventKind
     from velaria_core.execution.listeners import QueryEvent as QueryEvent
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
+    from velaria_core.execution.sinks.callback import CallbackSink as CallbackSink
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
@@ -45,6 +46,7 @@ _PUBLIC = {
     "ArrowReaderSource": "execution.sources.arrow_reader",
     "MemorySource": "execution.sources.memory",
     "ReplaySource": "execution.sources.replay",
+    "CallbackSink": "execution.sinks.callback",
     "MemorySink": "execution.sinks.memory",
     "Column": "logical.expr",
     "col": "logical.expr",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from velaria_core.execution.listeners import EventKind as EventKind
     from velaria_core.execution.listeners import QueryEvent as QueryEvent
     from velaria_core.execution.runtime import StreamingQuery as StreamingQuery
+    from velaria_core.execution.sinks.callback import CallbackSink as CallbackSink
     from velaria_core.execution.sinks.memory import MemorySink as MemorySink
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 # The golden list is ecosystem/tests/golden/public_names.txt.
 __all__ = [
     "ArrowReaderSource",
+    "CallbackSink",
     "CatalogNotFoundError",
     "Column",
     "DataError",
