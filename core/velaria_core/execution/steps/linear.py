@@ -23,6 +23,7 @@ from velaria_core.logical.expr import reference
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan, Union
+from velaria_core.logical.ranks import ranks_bounded
 from velaria_core.types import arrow_type, duckdb_type
 
 _ROW = "__row"
@@ -98,7 +99,10 @@ class WholeStep(Step):
     def __init__(self, store: Store, run: Sequence[Node], below: Step) -> None:
         assert below.append_only, "what is closed does not change"
         self._feed = store.feed(below.schema)
-        sql = _over(run, self._feed, run[0].columns)
+        node: Node = Scan(relation_of(self._feed))
+        for operator in reversed(run):
+            node = operator.over([node])
+        sql = query_of(ranks_bounded(node)).sql()
         super().__init__(store.schema(sql), True, [below])
         self._statement = store.prepare(sql)
 

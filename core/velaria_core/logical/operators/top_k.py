@@ -6,6 +6,7 @@ Stream  Recompute over the whole input, or Keyed. Over rows that only come, the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +45,10 @@ class TopK(Unary):
         (rows,) = inputs
         if not self.by:
             return rows.ordered(self.keys).limited(self.count, self.offset)
-        order = exp.Order(expressions=[key.copy() for key in self.keys]) if self.keys else None
+        # By one key the engine keeps the first rows of each group; by several it sorts all, 3.3 ms instead of 0.7 for
+        # 20,000 rows. So several are one: the engine's own key for sorting.
+        keys = [_sort_key(self.keys)] if len(self.keys) > 1 else [key.copy() for key in self.keys]
+        order = exp.Order(expressions=keys) if keys else None
         partition = [reference(name) for name in self.by]
         rank = exp.Window(this=call(self.rank), partition_by=partition, order=order, over="OVER")
         kept = [(name, reference(name)) for name in self.columns]
@@ -56,3 +60,13 @@ class TopK(Unary):
         if self.by:
             return Keyed((self.by,), shown_by=self.by)
         return Recompute("a top-k over all rows")
+
+
+def _sort_key(keys: Sequence[exp.Ordered]) -> exp.Expr:
+    """One value that sorts as these keys do."""
+    arguments: list[exp.Expr] = []
+    for key in keys:
+        way = "DESC" if key.args.get("desc") else "ASC"
+        nulls = "FIRST" if key.args.get("nulls_first") else "LAST"
+        arguments += [key.this.copy(), exp.Literal.string(f"{way} NULLS {nulls}")]
+    return call("create_sort_key", *arguments)
