@@ -51,6 +51,7 @@ ASKED = {
         f"SELECT id, name, person.window_start AS window_start FROM {_TUMBLE.format(table='person')} AS person "
         f"JOIN (SELECT DISTINCT seller, window_start FROM {_TUMBLE.format(table='auction')}) AS opened "
         "ON id = seller AND person.window_start = opened.window_start",
+        "append",
     ),
     "q12": Asked(
         f"SELECT window_start, bidder, count(*) AS bids FROM {_TUMBLE.format(table='bid')} "
