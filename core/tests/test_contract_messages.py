@@ -23,6 +23,15 @@ import pytest
 from google.protobuf import json_format, text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import (
+    BATCH_EXPLAIN,
+    CHECKPOINT,
+    HYBRID_EXPLAIN,
+    MESSAGES,
+    PROGRESS,
+    STREAM_EXPLAIN,
+    VECTOR_EXPLAIN,
+)
 
 import velaria_core
 from velaria_core import contract
@@ -31,266 +40,17 @@ from velaria_core.contract.codec import (
     NUMBER_MAX,
     BatchExplain,
     BatchPhysicalPlan,
-    BatchStrategy,
     Checkpoint,
-    DeliveryGuarantee,
-    Frontend,
     HybridExplain,
     LogicalPlan,
     Message,
     PlanNode,
     Progress,
-    RejectedCandidate,
-    SourceOffset,
-    StagedOutput,
-    StateSnapshot,
-    StreamExplain,
-    StreamPhysicalPlan,
-    StreamStrategy,
-    VectorExplain,
-)
-from velaria_core.contract.modes import (
-    ColumnarFallback,
-    DeliveryMode,
-    ExecutionMode,
-    FilterExecution,
-    Metric,
-    OutputMode,
-    QueryStatus,
-    Shape,
-    TransportMode,
 )
 from velaria_core.errors import InputError, InternalError, StateError
 
 GOLDEN = Path(__file__).parent / "golden" / "contract"
 
-# --- one message of each kind, every field set to something that is not its default
-
-GUARANTEE = DeliveryGuarantee(
-    asked=DeliveryMode.EXACTLY_ONCE,
-    held=DeliveryMode.AT_LEAST_ONCE,
-    why='sink "console" is neither transactional nor idempotent',
-)
-
-BATCH_EXPLAIN = BatchExplain(
-    frontend=Frontend(name="sqlglot", dialect="velaria"),
-    logical=LogicalPlan(
-        seed_columns=("城市", "v"),
-        steps=("Scan: t.csv", "Filter: v > 5", "Aggregate: 城市; count(*) AS n"),
-    ),
-    physical=BatchPhysicalPlan(
-        nodes=(
-            PlanNode(
-                id=1,
-                operator="Aggregate",
-                label="Aggregate: 城市; count(*) AS n",
-                details={"metrics": "count(*) AS n", "keys": "城市"},
-                kind="Aggregate",
-                barrier=True,
-                reason="a group is complete when all rows are in",
-                shape=Shape.KEYED,
-                state="partial aggregates by key",
-                cost="keys touched",
-                estimated_rows=12,
-                rows=9,
-                time_ms=0.25,
-                state_rows=9,
-                state_bytes=720,
-                inputs=(2,),
-            ),
-            PlanNode(
-                id=2,
-                operator="Scan",
-                label="Scan: t.csv",
-                kind="SourceOnly",
-                barrier=False,
-                reason="the filter is in the scan",
-                shape=Shape.SOURCE,
-                state="none",
-                cost="rows changed",
-            ),
-        ),
-        engine_plan="HASH_GROUP_BY Groups=#0 Aggregates=count_star()\n└─ READ_CSV Projections=城市",
-        time_ms=1.5,
-    ),
-    strategy=BatchStrategy(
-        selected_impl="hash",
-        simd_backend="duckdb",
-        compiled_backends=("duckdb", "numpy"),
-        partial_layout="columns",
-        runtime_shape="scan, aggregate",
-        key_count=1,
-        ordered_input=True,
-        partition_local=True,
-        fixed_width_keys=True,
-        packable_keys=True,
-        low_cardinality=True,
-        reason="text keys",
-        rejected_candidates=(RejectedCandidate(name="perfect-hash", reason="keys are not integers"),),
-        columnar_operator="Aggregate",
-        columnar_fallback_type=ColumnarFallback.BOUNDARY,
-        columnar_reason="rows were asked for",
-        columnar_input_row_count=5_000_000_000,
-        columnar_affected_columns=("n",),
-        threads=4,
-    ),
-)
-
-STREAM_EXPLAIN = StreamExplain(
-    logical=BATCH_EXPLAIN.logical,
-    physical=StreamPhysicalPlan(
-        writes_to_sink=True,
-        sink="out",
-        has_window=True,
-        has_stateful_ops=True,
-        partition_local_prefix_nodes=1,
-        actor_eligible=True,
-        actor_eligibility_reason="the aggregate has keys",
-        nodes=BATCH_EXPLAIN.physical.nodes,
-        epochs=3,
-        time_ms=12.5,
-        state_ms=0.25,
-    ),
-    strategy=StreamStrategy(
-        requested_mode=ExecutionMode.LOCAL_WORKERS,
-        selected_mode=ExecutionMode.SINGLE_PROCESS,
-        simd_backend="duckdb",
-        compiled_backends=("duckdb", "numpy"),
-        aggregate_impl="partials",
-        aggregate_reason="insert-only input",
-        reason="local_workers > 1 is needed",
-        actor_eligible=True,
-        used_actor_runtime=True,
-        transport_mode=TransportMode.SHARED_MEMORY,
-        has_window=True,
-        has_stateful_ops=True,
-        sink_is_blocking=True,
-        source_is_bounded=True,
-        estimated_state_size_bytes=1024,
-        estimated_batch_cost=320,
-        backpressure_max_queue_batches=2,
-        backpressure_high_watermark=2,
-        backpressure_low_watermark=1,
-        checkpoint_delivery_mode=DeliveryMode.EXACTLY_ONCE,
-        local_worker_count=4,
-        max_inflight_partitions=4,
-        shared_memory_transport=True,
-        shared_memory_min_payload_bytes=65536,
-        columnar_operator="Aggregate",
-        columnar_fallback_type=ColumnarFallback.NOT_OBSERVED,
-        columnar_reason="the query has not run",
-        columnar_input_row_count=1,
-        columnar_affected_columns=("n",),
-        output_mode=OutputMode.UPDATE,
-        delivery_guarantee=GUARANTEE,
-    ),
-)
-
-VECTOR_EXPLAIN = VectorExplain(
-    mode="exact-scan",
-    metric=Metric.DOT,
-    dimension=384,
-    top_k=10,
-    candidate_rows=1000,
-    filter_pushdown=True,
-    acceleration="matrix-product+partition",
-    backend="openblas-haswell",
-)
-
-HYBRID_EXPLAIN = HybridExplain(
-    mode="exact-scan-hybrid-search",
-    metric=Metric.COSINE,
-    top_k=10,
-    score_threshold=0.5,
-    score_threshold_compare="<=",
-    input_rows=1000,
-    candidate_rows=400,
-    returned_rows=10,
-    column_filter_stage="before-vector",
-    column_filter_execution=FilterExecution.SOURCE_PUSHDOWN,
-    acceleration="matrix-product+partition",
-    backend="openblas-haswell",
-)
-
-# What progress and checkpoint share.
-COUNTERS: dict[str, Any] = {
-    "query_id": "stream-query-1",
-    "epoch": 7,
-    "watermark": "2013-01-01T05:15:00.000001",
-    "batches_pulled": 9,
-    "batches_processed": 8,
-    "blocked_count": 3,
-    "max_backlog_batches": 2,
-    "last_source_offset": "flights=8",
-    "requested_execution_mode": ExecutionMode.LOCAL_WORKERS,
-    "execution_mode": ExecutionMode.SINGLE_PROCESS,
-    "execution_reason": "local_workers > 1 is needed",
-    "transport_mode": TransportMode.INPROC,
-    "aggregate_impl": "partials",
-    "aggregate_reason": "insert-only input",
-    "estimated_state_size_bytes": 1024,
-    "estimated_batch_cost": 5_000_000_000,
-    "backpressure_max_queue_batches": 2,
-    "backpressure_high_watermark": 2,
-    "backpressure_low_watermark": 1,
-    "checkpoint_delivery_mode": DeliveryMode.EXACTLY_ONCE,
-}
-
-PROGRESS = Progress(
-    **COUNTERS,
-    status=QueryStatus.BACKPRESSURE,
-    inflight_batches=1,
-    inflight_partitions=4,
-    last_batch_latency_ms=2.5,
-    last_sink_latency_ms=0.75,
-    last_state_latency_ms=0.125,
-    backpressure_active=True,
-    actor_eligible=True,
-    used_actor_runtime=True,
-    used_shared_memory=True,
-    has_stateful_ops=True,
-    has_window=True,
-    sink_is_blocking=True,
-    source_is_bounded=True,
-    estimated_partitions=4,
-    projected_payload_bytes=262144,
-    late_rows=5,
-    state_rows=120,
-    state_bytes=9_876_543_210,
-    output_mode=OutputMode.APPEND,
-    rows_per_second=4_000_000.5,
-    delivery_guarantee=GUARANTEE,
-    late_dropped_rows=3,
-    ahead_rows=2,
-    rows_in=8192,
-    rows_out=64,
-    bytes_in=131_072,
-    finished_at="2026-03-04T05:06:07.089Z",
-    retried_count=1,
-    dead_letter_rows=4,
-    listener_errors=6,
-    error="stream.failed: the disk is full",
-)
-
-CHECKPOINT = Checkpoint(
-    **COUNTERS,
-    query_fingerprint="4f2a9c",
-    sources=(
-        SourceOffset(source="flights", offset="8", watermark="2013-01-01T05:15:00.000001"),
-        SourceOffset(source="天气", offset=""),
-    ),
-    states=(StateSnapshot(step="aggregate-1", ref="state_1"),),
-    staged=(StagedOutput(sink="out", epoch=7, ref="epoch-7.parquet"),),
-)
-
-MESSAGES: tuple[Message, ...] = (
-    BATCH_EXPLAIN,
-    STREAM_EXPLAIN,
-    VECTOR_EXPLAIN,
-    HYBRID_EXPLAIN,
-    PROGRESS,
-    CHECKPOINT,
-)
 each_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 
 

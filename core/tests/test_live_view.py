@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from test_contract_messages import PROGRESS, STREAM_EXPLAIN
+from messages import PROGRESS, STREAM_EXPLAIN
 
 from velaria_core.contract.codec import Progress, StreamExplain
 from velaria_core.contract.modes import QueryStatus, Shape
