@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from velaria_core.contract.codec import (
     BatchExplain,
     BatchPhysicalPlan,
