@@ -27,7 +27,9 @@ from velaria_core.execution.pulling import Input, Intake, Load, Pulled
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Moment
 from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.upserts import Upserts
 from velaria_core.execution.writing import Writer
+from velaria_core.logical.identity import identity
 from velaria_core.types import duckdb_type
 
 OUTPUT: Final = "output"
@@ -372,12 +374,13 @@ def to_sink(changes: pa.Table) -> pa.Table:
 class Output:
     """The result's changes in the form that the sink takes."""
 
-    def __init__(self, store: Store, flow: Dataflow, mode: SinkMode) -> None:
+    def __init__(self, store: Store, flow: Dataflow, mode: SinkMode, keys: Sequence[str] = ()) -> None:
         self._mode = mode
         self._columns = flow.schema.names
         if mode is SinkMode.REPLACE:
             self._result = Log(store, "result", flow.schema, flow.steps[-1].append_only)
             self._whole = store.prepare(self._result.restricted((), None))
+        self._upserts = Upserts(store, flow.schema, keys) if mode is SinkMode.UPSERT else None
 
     def of(self, changes: pa.Table | None) -> pa.Table | None:
         """What the sink is given for these changes; None for nothing."""
@@ -388,19 +391,26 @@ class Output:
         if self._mode is SinkMode.REPLACE:
             self._result.take(changes)
             return self._whole()
-        ordered = going_first(with_diff(changes))
+        changes = with_diff(changes)
+        ordered = going_first(changes) if self._upserts is None else self._upserts.of(changes)
         return ordered.rename_columns([*self._columns, abi.DIFF])
 
 
-def sink_mode(flow: Dataflow, wanted: OutputMode, info: abi.SinkInfo) -> SinkMode | None:
-    """The form in which a sink takes what the query gives, or None where they do not go together."""
+def sink_mode(flow: Dataflow, wanted: OutputMode, info: abi.SinkInfo, keys: tuple[str, ...] = ()) -> SinkMode | None:
+    """The form in which a sink takes what the query gives, or None where they do not go together.
+
+    Args:
+        keys: the columns by which the query was asked to tell changes; none where it was not.
+    """
     if wanted is OutputMode.COMPLETE:
         return SinkMode.REPLACE if SinkMode.REPLACE in info.modes else None
     choices: tuple[SinkMode, ...]
-    if flow.steps[-1].append_only:
+    if keys:
+        choices = (SinkMode.UPSERT,)
+    elif flow.steps[-1].append_only:
         choices = (SinkMode.APPEND, SinkMode.RETRACT)
     elif wanted is OutputMode.APPEND:
         choices = ()
     else:
-        choices = (SinkMode.RETRACT,)
+        choices = (SinkMode.RETRACT, SinkMode.UPSERT) if identity(flow.root) else (SinkMode.RETRACT,)
     return next((mode for mode in choices if mode in info.modes), None)

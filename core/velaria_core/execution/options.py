@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypedDict, TypeVar
@@ -20,6 +20,8 @@ class StreamOptions:
         trigger: when epochs start.
         checkpoint_path: folder of the durable state; None keeps it in memory.
         output_mode: `append`, `update` (the changes of the result) or `complete` (the whole result each time).
+        keys: columns that identify a row of the result: the sink is then told of changes by key, as upserts. A sink
+            that takes nothing else is told so without them where the plan has keys, as an aggregate has.
         delivery_mode: what a restart should promise; the query reports what holds.
         checkpoint_interval: how many epochs share one durable commit at most; fewer do when no rows wait.
         epoch_rows_max: rows after which an epoch is full. A larger batch is several epochs in one commit.
@@ -45,6 +47,7 @@ class StreamOptions:
     trigger: Trigger = Trigger(TriggerKind.PROCESSING_TIME, 0)  # noqa: RUF009 -- frozen
     checkpoint_path: str | None = None
     output_mode: OutputMode = OutputMode.UPDATE
+    keys: tuple[str, ...] = ()
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     checkpoint_interval: int = 1
     epoch_rows_max: int = 65_536
@@ -96,6 +99,7 @@ class StreamKeywords(TypedDict, total=False):
     trigger_interval_ms: int
     checkpoint_path: str | None
     output_mode: str | None
+    keys: Sequence[str]
     delivery_mode: str
     checkpoint_delivery_mode: str
     checkpoint_interval: int
@@ -138,6 +142,8 @@ def stream_options(given: Mapping[str, Any], output_mode: str = "update") -> Str
         _alone("delivery_mode", "checkpoint_delivery_mode", options)
         options["delivery_mode"] = mode
     options.setdefault("output_mode", output_mode)
+    if "keys" in options:
+        options["keys"] = (options["keys"],) if isinstance(options["keys"], str) else tuple(options["keys"])
     for name, kind in _MODES.items():
         if name in options:
             options[name] = _member(kind, options[name])

@@ -21,7 +21,7 @@ import pyarrow as pa
 from velaria_core.changes import has_diff
 from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, QueryStatus, SinkMode, TriggerKind
-from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
+from velaria_core.errors import DataError, ExternalError, InputError, VelariaError, did_you_mean
 from velaria_core.execution.checkpoint import Ledger, claimed, state_engine
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.duck import Engine
@@ -51,6 +51,7 @@ from velaria_core.execution.stream_strategy import decided
 from velaria_core.execution.triggers import Pace
 from velaria_core.execution.workers import workers_of
 from velaria_core.execution.writing import Writer
+from velaria_core.logical.identity import identity
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.retained import retaining
@@ -66,10 +67,11 @@ _ENDS = (QueryStatus.STOPPED, QueryStatus.FAILED)
 
 
 class _Form(NamedTuple):
-    """The rows that a sink is given, without `diff`, and how they come."""
+    """The rows that a sink is given, without `diff`, how they come, and for upserts by which columns."""
 
     schema: pa.Schema
     mode: SinkMode
+    keys: tuple[str, ...] = ()
 
 
 class StreamingQuery(Reported):
@@ -166,7 +168,7 @@ class StreamingQuery(Reported):
             self._intake,
             self._inputs,
             self._sinks,
-            Output(store, flow, self._forms[OUTPUT].mode),
+            Output(store, flow, self._forms[OUTPUT].mode, self._forms[OUTPUT].keys),
             self.id,
             self._clock,
             lambda report: self._reporter.epoch(report),
@@ -184,12 +186,16 @@ class StreamingQuery(Reported):
 
         Raises:
             InputError[stream.output_mode]: a sink does not take that.
+            InputError[stream.keys]: the result has no such column.
             InputError[stream.late_sink]: late rows have no sink, or a sink has no late rows.
         """
         wanted = self._options.output_mode
-        mode = sink_mode(flow, wanted, self._sinks[OUTPUT].info())
+        keys = _known(self._options.keys, flow.schema)
+        mode = sink_mode(flow, wanted, self._sinks[OUTPUT].info(), keys)
         hint = "update gives changes, complete the whole result, append rows that never change"
-        forms = {OUTPUT: _Form(flow.schema, self._fitting(OUTPUT, mode, f"{wanted} output", hint))}
+        what = f"changes by {', '.join(keys)}" if keys else f"{wanted} output"
+        form = _Form(flow.schema, self._fitting(OUTPUT, mode, what, hint))
+        forms = {OUTPUT: form._replace(keys=keys or identity(flow.root)) if mode is SinkMode.UPSERT else form}
         if (late := flow.late_schema) is not None and LATE not in self._sinks:
             raise InputError("stream.late_sink", "late rows go to a sink, and there is none", hint="late_sink=...")
         if LATE in self._sinks:
@@ -217,7 +223,7 @@ class StreamingQuery(Reported):
 
     def _open_sinks(self) -> None:
         for name, sink in self._sinks.items():
-            schema, mode = self._forms[name]
+            schema, mode, keys = self._forms[name]
             context = abi.SinkContext(
                 query_id=self.id,
                 checkpoint_path=self._options.checkpoint_path,
@@ -225,6 +231,7 @@ class StreamingQuery(Reported):
                 transport_mode=self._reporter.strategy.transport_mode,
                 schema=schema,
                 mode=mode,
+                keys=keys,
                 output_mode=self._options.output_mode if name == OUTPUT else OutputMode.APPEND,
                 delivery_mode=self.delivery.held,
                 last_epoch=self._epochs.last.epoch,
@@ -299,7 +306,9 @@ class StreamingQuery(Reported):
         from velaria_core.execution.stream_explain import Target, explained
 
         epochs = self._reporter.epochs() if analyze else None
-        return explained(self._flow, self._reporter.strategy, Target(self._sinks[OUTPUT]), epochs)
+        return explained(
+            self._flow, self._reporter.strategy, Target(self._sinks[OUTPUT], keys=self._options.keys), epochs
+        )
 
     def explain(self, *, analyze: bool = False, format: str = "text") -> str:  # noqa: A002 -- as EXPLAIN has it
         """How the query runs: `logical`, `physical` and `strategy`.
@@ -622,3 +631,11 @@ def _inputs(plan: Node) -> list[Input]:
         if isinstance(node, Scan) and node.relation.source is not None
     }
     return [Input(f"source-{at}", relation, relation.source) for at, relation in enumerate(relations.values(), start=1)]
+
+
+def _known(keys: tuple[str, ...], schema: pa.Schema) -> tuple[str, ...]:
+    for key in keys:
+        if key not in schema.names:
+            hint = did_you_mean(key, schema.names, "columns")
+            raise InputError("stream.keys", f'the result has no column "{key}"', hint=hint)
+    return keys

@@ -79,15 +79,16 @@ def stream_explain(
         flow = compile_steps(plan, store, engine, appending, options.output_mode, workers)
         info = _ANY_SINK if sink is None else sink.info()
         strategy = decided(machine(engine).backend, flow, options, infos, info)
-        return explained(flow, strategy, None if sink is None else Target(sink, name))
+        return explained(flow, strategy, None if sink is None else Target(sink, name, options.keys))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The sink of a query, and its name, which may be empty."""
+    """The sink of a query, its name, which may be empty, and the columns by which it was asked to be told."""
 
     sink: abi.Sink
     name: str = ""
+    keys: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -218,7 +219,7 @@ def _sink_node(
     target: Target, flow: Dataflow, strategy: StreamStrategy, number: int, epochs: Sequence[EpochReport] | None
 ) -> PlanNode:
     info, held = target.sink.info(), strategy.delivery_guarantee
-    mode = sink_mode(flow, strategy.output_mode, info)
+    mode = sink_mode(flow, strategy.output_mode, info, target.keys)
     why = f"{held.held}: {held.why}"
     if mode is None:
         why = f"refused: the sink does not take {strategy.output_mode} output of this plan"
