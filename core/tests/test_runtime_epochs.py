@@ -14,6 +14,7 @@ from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, nu
 from velaria_core.contract import abi
 from velaria_core.contract.modes import QueryStatus, Trigger
 from velaria_core.errors import ExternalError, InputError
+from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.sources.memory import MemorySource
@@ -288,3 +289,22 @@ def test_a_query_on_a_thread_is_not_also_run_by_the_caller() -> None:
         query.process_available()
     assert caught.value.code == "stream.started"
     query.stop()
+
+
+# --- the session's limits
+
+
+def test_state_keeps_to_the_limits_of_the_session(tmp_path: Path) -> None:
+    """A query's state is an engine of its own: with the session's memory, and in a folder that the session may use."""
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    state = state_engine(str(allowed / "query"), Settings(memory_limit="200MB", roots=(str(allowed),)))
+    try:
+        with state.cursor() as cursor:
+            ((limit,),) = cursor.rows("SELECT current_setting('memory_limit')")
+    finally:
+        state.close()
+    assert limit.startswith("190")  # MiB
+    with pytest.raises(ExternalError) as caught:
+        state_engine(str(tmp_path / "elsewhere"), Settings(roots=(str(allowed),)))
+    assert caught.value.code == "file.forbidden"

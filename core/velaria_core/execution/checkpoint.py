@@ -11,13 +11,14 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 from velaria_core.errors import DataError, StateError
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.files.paths import within
 from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
 
@@ -162,19 +163,27 @@ def claimed(folder: str | None) -> Iterator[None]:
             _claimed.discard(real)
 
 
-def state_engine(folder: str | None) -> Engine:
+def state_engine(folder: str | None, settings: Settings) -> Engine:
     """The engine of a query's state: a file in its checkpoint folder, or memory.
 
+    Args:
+        settings: of the session, whose limits of memory and threads hold for a query's state too.
+
     Raises:
+        ExternalError[file.forbidden]: the folder lies outside the session's roots.
         StateError[database.locked]: another process runs on this checkpoint; [database.invalid]: its file is no state.
-        ExternalError[file.forbidden, disk.full, file.io]: the folder cannot be made or written.
+        ExternalError[disk.full, file.io]: the folder cannot be made or written.
     """
+    limits = Settings(
+        memory_limit=settings.memory_limit, threads=settings.threads, temp_directory=settings.temp_directory
+    )
     if folder is None:
-        return Engine(Settings())
+        return Engine(limits)
+    folder = within(settings, os.path.abspath(folder))
     with outside(f"the checkpoint folder {folder}"):
         os.makedirs(folder, exist_ok=True)
     try:
-        return Engine(Settings(path=str(Path(folder, STATE_FILE))))
+        return Engine(replace(limits, path=str(Path(folder, STATE_FILE))))
     except DataError as error:
         hint = "bring back a copy of the folder, or start with an empty checkpoint_path"
         raise StateError(error.code, error.message, hint=hint, cause=error) from error

@@ -66,7 +66,7 @@ def stream_explain(
     """
     plan = retaining(plan, options.max_retained_windows)
     with ExitStack() as held:
-        state = state_engine(None)
+        state = state_engine(None, engine.settings)
         held.callback(state.close)
         store = Store(state)
         held.callback(store.close)
