@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -213,3 +214,31 @@ def test_any_plan_gives_what_batch_gives(engine: Engine, operator: type[op.Scan]
             run.close()
 
     holds()
+
+
+def test_workers_are_threads_and_nothing_forks(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B-29: a process with threads is never forked, which would copy their locks; the workers are seen at work."""
+    for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp"):
+        monkeypatch.setattr(os, name, lambda *_given, name=name, **_named: pytest.fail(f"os.{name} was called"))
+    seen: list[set[str]] = []
+    original = Workers._one
+
+    def noted(self: Workers, part: Any) -> Any:
+        seen.append({threading.current_thread().name.rpartition("_")[0]})
+        assert _children() == before
+        return original(self, part)
+
+    before = _children()
+    monkeypatch.setattr(Workers, "_one", noted)
+    many, told = result(session, KEYED, **WORKERS)
+    assert told["used_actor_runtime"] is True
+    assert told["used_shared_memory"] is False
+    assert seen
+    assert set.union(*seen) == {"velaria-worker"}
+    assert _children() == before
+    assert many == result(session, KEYED)[0]
+
+
+def _children() -> set[str]:
+    """The processes that this one has started and that are still there; none where the system does not tell."""
+    return {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
     from velaria_core.execution.sources.replay import ReplaySource as ReplaySource
+    from velaria_core.execution.sources.rows import RowsSource as RowsSource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -46,6 +47,7 @@ _PUBLIC = {
     "ArrowReaderSource": "execution.sources.arrow_reader",
     "MemorySource": "execution.sources.memory",
     "ReplaySource": "execution.sources.replay",
+    "RowsSource": "execution.sources.rows",
     "CallbackSink": "execution.sinks.callback",
     "MemorySink": "execution.sinks.memory",
     "Column": "logical.expr",

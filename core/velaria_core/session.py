@@ -261,6 +261,32 @@ class DataflowSession:
 
     create_stream_from_arrow = create_stream
 
+    def create_stream_from_rows(
+        self,
+        rows: Iterable[Any],
+        schema: pa.Schema | Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        *,
+        emit_rows: int = 1_024,
+        emit_interval_ms: float = 1_000,
+        bounded: bool = True,
+        name: str | None = None,
+    ) -> StreamingDataFrame:
+        """A stream of what an iterable gives, such as a generator that waits for messages; it ends as that ends.
+
+        Args:
+            rows: of dicts, of sequences, or of Arrow tables and record batches. It is asked on a thread of its own.
+            schema: as of `create_realtime_stream_source`; None: that of a list's rows, or of the first item.
+            emit_rows, emit_interval_ms: rows go on together, when there are so many or the first has waited so long.
+            bounded: it ends by itself; False refuses what would need its end, such as ORDER BY.
+
+        Raises:
+            InputError[source.no_schema]: nothing tells the names and types; rows as sequences never do.
+        """
+        from velaria_core.execution.sources.rows import RowsSource
+
+        told = _schema_of(schema) if schema is not None else None
+        return self.read_stream(RowsSource(rows, told, emit_rows, emit_interval_ms, bounded=bounded), name)
+
     def stream(self, name: str) -> StreamingDataFrame:
         """The stream of a SOURCE table or view by name; a table comes as one epoch of insertions."""
         from velaria_core.streaming import StreamingDataFrame

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from velaria_core.execution.sources.arrow_reader import ArrowReaderSource as ArrowReaderSource
     from velaria_core.execution.sources.memory import MemorySource as MemorySource
     from velaria_core.execution.sources.replay import ReplaySource as ReplaySource
+    from velaria_core.execution.sources.rows import RowsSource as RowsSource
     from velaria_core.logical.expr import Column as Column
     from velaria_core.logical.expr import col as col
     from velaria_core.logical.expr import expr as expr
@@ -66,6 +67,7 @@ __all__ = [
     "QueryCancelled",
     "QueryEvent",
     "ReplaySource",
+    "RowsSource",
     "Session",
     "SqlSemanticError",
     "SqlSyntaxError",

@@ -29,6 +29,7 @@ from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
 from velaria_core.execution.sources.rate import RateSource
 from velaria_core.execution.sources.replay import ReplaySource
+from velaria_core.execution.sources.rows import RowsSource
 
 SCHEMA = pa.schema([("k", pa.int64()), ("v", pa.string()), ("x", pa.float64())])
 ROWS = pa.table(
@@ -150,6 +151,27 @@ def _replay(speed: float | None) -> SourceCase:
     )
 
 
+def _rows_of_iterator() -> SourceCase:
+    """Rows of an iterator: asked again when it has given all of them, which fit in what it may run ahead."""
+    ended = threading.Event()
+
+    def given() -> Iterator[Any]:
+        ended.clear()
+        yield from ROWS.slice(0, 4).to_pylist()
+        yield ROWS.slice(4, 2).to_batches()[0]
+        yield tuple(ROWS.slice(6).to_pylist()[0].values())
+        ended.set()
+
+    clock = ManualClock()
+    return SourceCase(
+        "rows", lambda: RowsSource(given(), SCHEMA, emit_rows=3, clock=clock), ROWS, advance=lambda: _waited(ended)
+    )
+
+
+def _waited(event: threading.Event) -> None:
+    assert event.wait(30)
+
+
 _CASES: dict[str, Callable[[Path, Engine], SourceCase]] = {
     "memory": lambda _p, _e: SourceCase("memory", lambda: _memory(ROWS), ROWS),
     "memory-changes": lambda _p, _e: SourceCase("memory", lambda: _memory(CHANGES, append_only=False), CHANGES),
@@ -162,6 +184,8 @@ _CASES: dict[str, Callable[[Path, Engine], SourceCase]] = {
     },
     "changelog": lambda _p, _e: SourceCase("changelog", lambda: ChangelogSource([CHANGES]), CHANGES),
     "arrow-reader": lambda _p, _e: SourceCase("reader", lambda: ArrowReaderSource(ROWS.to_reader(3)), ROWS),
+    "rows-list": lambda _p, _e: SourceCase("rows", lambda: RowsSource(ROWS.to_pylist(), SCHEMA, 3), ROWS),
+    "rows-iterator": lambda _p, _e: _rows_of_iterator(),
     "rate": lambda _p, _e: _rate(),
     "replay": lambda _p, _e: _replay(2.0),
     "replay-at-once": lambda _p, _e: _replay(None),

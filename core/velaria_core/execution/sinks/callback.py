@@ -17,6 +17,10 @@ class CallbackSink:
     So nothing is lost: an epoch whose call did not return is run again after a crash, and its call is made again, with
     the same number and perhaps with its rows cut otherwise.
 
+    To be called less often with more rows, ask the query for larger epochs: with `trigger_interval_ms` rows wait for
+    each other that long, and `epoch_rows_max` is how many a call gets at most. A sink that gathered rows over several
+    epochs would lose them in a crash, as they are then durable in the query and given nowhere.
+
     Args:
         function: gets the epoch, counted from 1, and its changes in the form of the query's mode. What it raises
             fails the epoch.
