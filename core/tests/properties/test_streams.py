@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 
 from properties.plans import Made, plans, scan
 from properties.profile import examples
-from properties.tables import COLUMNS, Epoch, bag, histories, rows_after, table_of
+from properties.tables import COLUMNS, Epoch, bag, histories, row_list, rows_after, table_of
 from velaria_core.changes import DIFF, DIFF_FIELD, with_diff
+from velaria_core.contract.modes import SinkMode
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.epoch import Output
 from velaria_core.execution.lower import lower
 from velaria_core.execution.state import Feed, Store
-from velaria_core.execution.steps import Changes, Dataflow, Moment, compile_steps
+from velaria_core.execution.steps import Changes, Dataflow, Moment, Step, compile_steps
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import tree
 from velaria_core.logical.node import Node
@@ -62,6 +65,7 @@ class Run:
         self._state = Engine(Settings(threads=1, path=str(self._path) if self._path is not None else None))
         self._store = Store(self._state)
         self.flow: Dataflow = compile_steps(self._node, self._store, self._engine, self._streams)
+        self._sink = Output(self._store, self.flow, SinkMode.RETRACT)
         if self._snapshot is not None:
             self.flow.restore(self._snapshot)
 
@@ -73,18 +77,33 @@ class Run:
     def epoch(self, tables: Sequence[pa.Table]) -> None:
         with self._store.cursor.transaction():
             made = self._step(tables)
+            given = self._sink.of(made)
             self._snapshot = self.flow.snapshot()
         self.flow.committed()
         self._first = False
-        if made is None:
-            return
-        assert made.num_rows > 0
-        assert self.flow.steps[-1].append_only == (DIFF not in made.schema.names)
-        for row in with_diff(made).to_pylist():
-            diff = row.pop(DIFF)
-            (key,) = bag([list(row.values())])
-            self.output[key] += diff
+        if made is not None:
+            assert made.num_rows > 0
+            assert self.flow.steps[-1].append_only == (DIFF not in made.schema.names)
+        for row, diff in [] if given is None else signed(given.rename_columns([*given.schema.names[:-1], DIFF])):
+            self.output[row] += diff
+            # A sink keeps the rows that are there, and must find those that it is to remove.
+            assert self.output[row] >= 0
         self.output = Counter({row: count for row, count in self.output.items() if count})
+
+    def checked(self) -> None:
+        """From now on assert of every step that says so that what goes was there before the epoch."""
+        for step in self.flow.steps:
+            step.step = partial(self._net_step, step, step.step, Counter())  # type: ignore[method-assign]
+
+    def _net_step(
+        self, step: Step, work: Callable[..., Changes], there: Bag, changes: Sequence[Changes], at: Moment
+    ) -> Changes:
+        made = work(changes, at)
+        rows = sorted(signed(made), key=lambda one: one[1]) if step.is_net else signed(made)
+        for row, diff in rows:
+            there[row] += diff
+            assert there[row] >= 0 or not step.is_net, step.impl
+        return made
 
     def fail(self, tables: Sequence[pa.Table]) -> None:
         """An epoch over these changes that does not become durable."""
@@ -101,6 +120,14 @@ class Run:
     def close(self) -> None:
         self._store.close()
         self._state.close()
+
+
+def signed(changes: Changes) -> list[tuple[tuple[Any, ...], int]]:
+    """The rows of changes, comparable, each with its diff."""
+    if changes is None:
+        return []
+    *columns, diffs = (column.to_pylist() for column in with_diff(changes).columns)
+    return list(zip(row_list(zip(*columns, strict=True)), diffs, strict=True))
 
 
 class _Failure(Exception):
@@ -139,6 +166,7 @@ class Past:
 def agree(engine: Engine, made: Made, past: Past, also: Collection[int] = ()) -> None:
     """Assert that the stream's output is the batch result at the end, and `also` after these epochs."""
     run = Run(engine, made.node, past.relations, past.append_only)
+    run.checked()
     try:
         for epoch in range(len(past.epochs)):
             run.epoch(past.changes(epoch))

@@ -262,7 +262,7 @@ class SinkInfo:
             APPEND: rows, all new, no `diff`.
             UPSERT: rows with `diff`, at most one per key and epoch: 1 puts the row in the place of the one
                 with its `SinkContext.keys`, -1 removes that one.
-            RETRACT: rows with `diff`: so many equal rows come or go; those that go are first.
+            RETRACT: rows with `diff`: so many equal rows come or go; those that go are first, and were there.
             REPLACE: the whole result, no `diff`; it takes the place of the one before.
         transactional: staged output is invisible until `commit`, which makes all of it visible or none, and
             does nothing when it is visible already.

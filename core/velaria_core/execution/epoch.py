@@ -26,6 +26,7 @@ from velaria_core.execution.progress import EpochReport
 from velaria_core.execution.pulling import Input, Intake, Load, Pulled
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Moment
+from velaria_core.execution.steps.net import Netting
 from velaria_core.execution.steps.rows import Log
 from velaria_core.execution.upserts import Upserts
 from velaria_core.execution.writing import Writer
@@ -381,6 +382,9 @@ class Output:
             self._result = Log(store, "result", flow.schema, flow.steps[-1].append_only)
             self._whole = store.prepare(self._result.restricted((), None))
         self._upserts = Upserts(store, flow.schema, keys) if mode is SinkMode.UPSERT else None
+        self._netting: Netting | None = None
+        if mode in (SinkMode.RETRACT, SinkMode.UPSERT) and not flow.steps[-1].is_net:
+            self._netting = Netting(store, flow.schema)
 
     def of(self, changes: pa.Table | None) -> pa.Table | None:
         """What the sink is given for these changes; None for nothing."""
@@ -392,7 +396,10 @@ class Output:
             self._result.take(changes)
             return self._whole()
         changes = with_diff(changes)
-        ordered = going_first(changes) if self._upserts is None else self._upserts.of(changes)
+        net = changes if self._netting is None else self._netting.of(changes)
+        if net is None:
+            return None
+        ordered = going_first(net) if self._upserts is None else self._upserts.of(net)
         return ordered.rename_columns([*self._columns, abi.DIFF])
 
 

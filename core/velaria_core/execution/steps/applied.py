@@ -132,6 +132,7 @@ class ReappliedStep(Step):
     What a function kept cannot be taken back, so it keeps nothing from call to call; the rows are the state.
     """
 
+    is_net = True
     impl = "python-function-anew"
     impl_reason = "rows of the input also go, so a function of the program is called with all rows of the touched keys"
 

@@ -80,6 +80,11 @@ class Step(ABC):
         """The columns of its changes."""
         return self.schema if self.append_only else self.schema.append(DIFF_FIELD)
 
+    @property
+    def is_net(self) -> bool:
+        """Whether what goes in an epoch was there before it. A step over one input gives what it is given."""
+        return self.append_only or all(below.is_net for below in self.inputs)
+
     @abstractmethod
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         """The changes of the result that follow from those of the inputs; None for none."""

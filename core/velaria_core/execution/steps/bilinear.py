@@ -11,6 +11,7 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, query_of, some
 from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
+from velaria_core.execution.steps.net import Netting
 from velaria_core.execution.steps.rows import Rows
 from velaria_core.execution.steps.source import StaticStep
 from velaria_core.logical.expr import reference
@@ -52,8 +53,15 @@ class BilinearStep(Step):
         self._horizons = Horizons(store, below, horizons, logs)
         still = [never_changes(step) for step in below]
         self._still = still.index(True) if any(still) else None
+        self._netting: Netting | None = None
+        if not append_only and self._still is None:
+            self._netting = Netting(store, self.schema)
         if self._still is not None:
             self.impl, self.impl_reason = "one-sided", "one side does not change, so the rows of the other are not kept"
+
+    @property
+    def is_net(self) -> bool:
+        return self._netting is not None or super().is_net
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         made = self._changed(self._horizons.admitted(self, changes, at))
@@ -71,7 +79,10 @@ class BilinearStep(Step):
         right.add()
         made = [meet() for meet, given in zip(self._meet, changes, strict=True) if given is not None]
         left.add()
-        return some(concat(made)) if made else None
+        if not made:
+            return None
+        # The rows of the one side that go meet those of the other that came, and a log has rows that went.
+        return some(concat(made)) if self._netting is None else self._netting.of(concat(made))
 
     def state_rows(self) -> int:
         return sum(rows.entries for rows in self._sides)

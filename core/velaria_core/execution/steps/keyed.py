@@ -36,6 +36,7 @@ class KeyedStep(Step):
     A node that selects, over rows that only come, is computed from what was shown and what came: nothing else is kept.
     """
 
+    is_net = True
     impl = "touched-keys"
     impl_reason = "the rows of the keys that an epoch touched are computed before and after"
 
@@ -154,6 +155,7 @@ class SkippingStep(Step):
     """A limit or top-k with an offset, over rows that only come: those up to its end are kept, and of these it is
     computed anew."""
 
+    is_net = True
     impl = "best-rows"
     impl_reason = "rows only come, so those up to the last that is shown are all that is kept"
 

@@ -190,6 +190,7 @@ class PartialsStep(Step):
         splits_by: columns of the rows below by which they can be split among workers; none where all keys are computed.
     """
 
+    is_net = True
     impl = "partials"
     splits_by: tuple[str, ...] = ()
 

@@ -23,6 +23,7 @@ class RefreshStep(Step):
     the rows that it stood on, until they are read again. Files that are as they were are not read.
     """
 
+    is_net = True
     impl = "read-again"
     impl_reason = "the table is read again at its time, and what is other than before goes on"
     waits = True

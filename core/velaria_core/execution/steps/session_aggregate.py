@@ -69,6 +69,7 @@ class SessionAggregateStep(Step):
     """Sessions by key as partial values. In update mode what was shown of a session goes and what it is now comes; with
     `closing` it comes out once, when its end is closed."""
 
+    is_net = True
     impl = "session-partials"
 
     def __init__(

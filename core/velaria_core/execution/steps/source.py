@@ -19,6 +19,11 @@ class SourceStep(Step):
         super().__init__(schema, append_only, ())
         self.given: Changes = None
 
+    @property
+    def is_net(self) -> bool:
+        # A row may come and go in batches of one epoch.
+        return self.append_only
+
     def step(self, _changes: Sequence[Changes], _at: Moment) -> Changes:
         given, self.given = self.given, None
         return given if given is not None and given.num_rows else None

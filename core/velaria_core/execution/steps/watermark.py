@@ -124,6 +124,11 @@ class WatermarkStep(Step):
         self.late = kept(rows, behind)
         return some(kept(rows, ~behind))
 
+    @property
+    def is_net(self) -> bool:
+        # Rows that were set aside come with those that take them away.
+        return self.append_only
+
     # --- what the tracker asks ------------------------------------------------------------------------------------
 
     def reading_us(self, now_ms: int) -> int | None:
