@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,47 @@ def test_the_end_comes_once_also_after_a_restart(batches: int, tmp_path: Path) -
         found += shown(sink)
     assert found == [(0, 2), (10, 1), (20, 1)]
     assert query._flow.watermark_us == END
+
+
+def test_nothing_is_done_once_the_end_was_reached(tmp_path: Path) -> None:
+    source, epochs = timed([at(1, 2), at(11), at(25)]), []
+    for _ in range(3):
+        query = windows(source, sink=Gathered(), checkpoint_path=str(tmp_path))
+        finished(query.start())
+        epochs.append(query._epochs.last.epoch)
+    assert len(set(epochs)) == 1
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_step_that_is_always_due_does_not_keep_a_query_busy(threaded: bool, bounded: bool) -> None:
+    """The function asks to be called again at a time that has passed, whenever it is called."""
+    calls = 0
+
+    def again(rows: pa.Table, state: pa.Table) -> tuple[pa.Table, pa.Table]:
+        nonlocal calls
+        calls += 1
+        assert calls < 100
+        return rows, pa.table({"v": [1], "until": [datetime(1970, 1, 1)]}, schema=kept)
+
+    session, sink = DataflowSession(threads=1), Gathered()
+    until, clock = pa.schema([("until", pa.timestamp("us"))]), ManualClock()
+    kept = pa.schema([("v", pa.int64()), *until])
+    stream = session.read_stream(timed([at(1), at(11)], bounded=bounded)).with_watermark("ts")
+    frame = stream.group_by("v").apply_in_batches(again, SCHEMA, until, expires="until")
+    query = StreamingQuery(session._engine, frame.node, sink, stream_options({}), clock=clock)
+    if not threaded:
+        query.process_available()
+    elif bounded:
+        finished(query.start())
+    else:
+        query.start()
+        # It has something to wait for: the next look at what is due.
+        while len(sink.rows) < 2 or clock.next_deadline_ms() is None:
+            assert query.is_active
+    query.stop()
+    assert len(sink.rows) == 2
+    assert calls <= 4
 
 
 def test_a_stop_is_no_end() -> None:

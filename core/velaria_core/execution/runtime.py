@@ -100,6 +100,7 @@ class StreamingQuery(Reported):
         self._sinks = {name: one for name, one in given.items() if one is not None}
         self._inputs = _inputs(plan)
         self._intake = Intake(self._inputs, clock, options.idle_wait_ms)
+        self._idle_ms = max(options.idle_wait_ms, 1)
         self._pace = Pace(options.trigger, options.epoch_rows_max)
         self._retries = Retries(options.retries, options.backoff_ms)
         self._lock = threading.Condition()
@@ -107,6 +108,8 @@ class StreamingQuery(Reported):
         self._busy = False
         self._stopping = self._draining = False
         self._unacknowledged: dict[str, abi.Offset] = {}  # of a durable epoch that was not published yet
+        # When the last epoch without rows ran, with none since that had some: for which ended sources, and ticks.
+        self._idled: tuple[frozenset[str], float] | None = None
         self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
         self._batches_max: int | None = None
         self._error: VelariaError | None = None
@@ -273,6 +276,7 @@ class StreamingQuery(Reported):
         self._unacknowledged = {}
         with suppress(Exception):
             self._sources_held.close()
+        self._idled = None
         self._intake.restart()
         self._open_sources()
 
@@ -486,6 +490,7 @@ class StreamingQuery(Reported):
     def _process(self) -> None:
         """Epochs over what the sources have now, on this thread."""
         self._intake.wake_all()
+        self._idled = None
         while not self._stopping and self._something(load := self._gather(self._pace.rows)):
             self._epoch(load, more=load.rows >= self._pace.rows)
         self._epochs.commit()
@@ -505,8 +510,18 @@ class StreamingQuery(Reported):
         return load
 
     def _something(self, load: Load) -> bool:
-        """Whether a load is worth an epoch."""
-        return bool(load.batches) or self._epochs.due(load.ended)
+        """Whether a load is worth an epoch.
+
+        Of epochs without rows one is enough for a while: a step may be due again at once, as by a function that asks
+        for a time that has passed, and must not keep the query busy, or from its end.
+        """
+        if load.batches:
+            return True
+        if self._idled is not None:
+            ended, at_ms = self._idled
+            if ended == load.ended and self._clock.ticks_ms() < at_ms + self._idle_ms:
+                return False
+        return self._epochs.due(load.ended)
 
     def _serve(self) -> None:
         """Epochs until the query is stopped or its sources end."""
@@ -558,7 +573,7 @@ class StreamingQuery(Reported):
                             return None
                 deadline_ms = self._pace.next_ms if puller.waiting else None
                 if deadline_ms is None and self._epochs.has_times:
-                    deadline_ms = now_ms + max(self._options.idle_wait_ms, 1)  # silence moves time, too
+                    deadline_ms = now_ms + self._idle_ms  # silence moves time, too
                 self._clock.wait_until(self._lock, deadline_ms)
 
     def _epoch(self, load: Load, *, more: bool) -> None:
@@ -574,6 +589,7 @@ class StreamingQuery(Reported):
         self._pace.took(load.rows, self._clock.ticks_ms() - began_ms, behind=behind)
 
     def _run_epochs(self, load: Load, rows_max: int | None = None) -> None:
+        self._idled = None if load.batches else (load.ended, self._clock.ticks_ms())
         if not self._epochs.open:
             self._open_loads.clear()
         if self._letters is not None:

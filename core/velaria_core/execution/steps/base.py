@@ -102,6 +102,9 @@ class Step(ABC):
         """And what they take, in memory or in the state's database; an estimate where the engine has no count."""
         return 0
 
+    def restored(self, watermark_us: int | None) -> None:  # noqa: B027 -- most have nothing to do with it
+        """A restart goes on after this watermark; called before the first epoch, outside of any."""
+
     def committed(self) -> None:  # noqa: B027 -- most keep nothing of their own
         """The epoch is durable; what was kept to undo it can go."""
 

@@ -161,6 +161,8 @@ class Dataflow:
     def restore(self, text: str) -> None:
         """Go on in event time where `snapshot` was taken."""
         self._tracker.restore(text)
+        for step in self.steps:
+            step.restored(self._tracker.watermark_us)
 
     # --- the end of an epoch --------------------------------------------------------------------------------------
 

@@ -226,14 +226,10 @@ class PartialsStep(Step):
             forgets = bool(self._times) or plan.rows is not None
             self._log = KeyedLog(store, name, self._kept, kinds, _hash(kinds), forgets=forgets)
             self._forget_empty()
-        self._restored = True
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
         self.late_dropped_rows = 0
-        if self._restored:
-            # What was closed before a restart is in the log, and done with.
-            self._closed(at.late_before_us)
         made: Changes = None
         if given is not None or (at.first and not self._keys):
             made = self._folded(given, at)
@@ -341,6 +337,11 @@ class PartialsStep(Step):
             self._kept.forget(slots[self._kept.values(slots)[self._plan.rows].data == 0])
             self.committed()
 
+    def restored(self, watermark_us: int | None) -> None:
+        # What this watermark has closed is in the log, and done with.
+        self._closed(watermark_us)
+        self.committed()
+
     def state_rows(self) -> int:
         return self._kept.live
 
@@ -348,7 +349,6 @@ class PartialsStep(Step):
         return self._kept.nbytes
 
     def committed(self) -> None:
-        self._restored = False
         moved = self._kept.committed()
         if self._log is not None:
             self._log.committed(moved)
