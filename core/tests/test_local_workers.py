@@ -25,7 +25,7 @@ from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps import compile_steps
+from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.steps.partitioned import PartitionedPartialsStep
 from velaria_core.execution.workers import Workers
 from velaria_core.logical import operators as op
@@ -185,11 +185,9 @@ def engine() -> Iterator[Engine]:
 class Split(Run):
     """A plan at work as a stream, its epochs split among workers however small they are."""
 
-    def _open(self) -> None:
-        self._state = Engine(Settings(threads=1, path=str(self._path) if self._path is not None else None))
-        self._store = Store(self._state)
+    def _compiled(self) -> Dataflow:
         self._workers = Workers(self._state, 3, rows_min=1)
-        self.flow = compile_steps(self._node, self._store, self._engine, self._streams, workers=self._workers)
+        return compile_steps(self._node, self._store, self._engine, self._streams, workers=self._workers)
 
     def close(self) -> None:
         self._workers.close()

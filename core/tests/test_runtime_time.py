@@ -91,7 +91,7 @@ def test_a_step_that_is_always_due_does_not_keep_a_query_busy(threaded: bool, bo
     """The function asks to be called again at a time that has passed, whenever it is called."""
     calls = 0
 
-    def again(rows: pa.Table, state: pa.Table) -> tuple[pa.Table, pa.Table]:
+    def again(rows: pa.Table, _state: pa.Table) -> tuple[pa.Table, pa.Table]:
         nonlocal calls
         calls += 1
         assert calls < 100

@@ -64,10 +64,13 @@ class Run:
     def _open(self) -> None:
         self._state = Engine(Settings(threads=1, path=str(self._path) if self._path is not None else None))
         self._store = Store(self._state)
-        self.flow: Dataflow = compile_steps(self._node, self._store, self._engine, self._streams)
+        self.flow = self._compiled()
         self._sink = Output(self._store, self.flow, SinkMode.RETRACT)
         if self._snapshot is not None:
             self.flow.restore(self._snapshot)
+
+    def _compiled(self) -> Dataflow:
+        return compile_steps(self._node, self._store, self._engine, self._streams)
 
     def _step(self, tables: Sequence[pa.Table]) -> Changes:
         pairs = zip(self._relations, tables, strict=True)
