@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from velaria_core.errors import ExternalError, InputError
 from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.sources.directory import DirectorySource
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
 from velaria_core.execution.triggers import Pace
+from velaria_core.session import DataflowSession
 
 TEN = [numbered(value) for value in range(10)]
 LARGE = numbered(*range(10))
@@ -168,6 +171,24 @@ def test_available_now_stops_when_nothing_more_is_there(bounded: bool) -> None:
     finished(query)
     assert len(sink.rows) == 10
     assert query.status is QueryStatus.STOPPED
+
+
+@pytest.mark.parametrize("trigger", [Trigger.available_now(), Trigger.once()], ids=["available now", "once"])
+def test_a_file_that_may_still_be_written_is_waited_for(trigger: Trigger, tmp_path: Path) -> None:
+    """It is there, so it is part of what is available now; one that comes later is not."""
+    clock, sink = ManualClock(), Gathered()
+    for name, written_s in (("a", -60), ("b", 0)):
+        (tmp_path / f"{name}.csv").write_text(f"k,v\n{name},1\n")
+        os.utime(tmp_path / f"{name}.csv", (written_s, written_s))
+    source = DirectorySource(DataflowSession()._engine, tmp_path, "csv", schema=SCHEMA, settle_ms=200, clock=clock)
+    query = query_over(source, sink=sink, trigger=trigger, clock=clock).start()
+    for now_ms in (100, 200):
+        while clock.next_deadline_ms() is None:
+            assert query.is_active
+        clock.advance(100)
+        assert clock.now_ms() == now_ms
+    finished(query)
+    assert [row["k"] for row in sink.rows] == ["a", "b"]
 
 
 def test_processing_time_waits_for_its_tick() -> None:

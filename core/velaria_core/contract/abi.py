@@ -86,9 +86,14 @@ class Blocked:
     """No rows now, perhaps later. Ask again after `retry_after_ms`, or sooner; None: when the runtime likes.
 
     A source that learns of rows by itself also calls `SourceContext.wake`, and is then asked at once.
+
+    Attributes:
+        pending: rows are there already, and are only not ready, as those of a file that may still be written. A query
+            over what is available now waits for them.
     """
 
     retry_after_ms: int | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class Intake:
         self._locks = {name: threading.Lock() for name in self._inputs}
         self._turn = deque(self._inputs)
         self._ended: set[str] = set()
+        self._pending: set[str] = set()
         self._due_ms = dict.fromkeys(self._inputs, 0.0)
         self._wakes = dict.fromkeys(self._inputs, 0)
 
@@ -90,6 +91,11 @@ class Intake:
     def is_over(self) -> bool:
         """Whether every source has ended."""
         return len(self._ended) == len(self._inputs)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a source has rows that are only not ready."""
+        return bool(self._pending)
 
     def due_ms(self) -> float:
         """When the next source is to be asked; not for sources that have ended."""
@@ -108,6 +114,7 @@ class Intake:
     def restart(self) -> None:
         """The sources were opened again."""
         self._ended.clear()
+        self._pending.clear()
         self.wake_all()
 
     def ask(self, rows_max: int) -> Pulled | None:
@@ -125,21 +132,24 @@ class Intake:
             stream = self._inputs[name]
             with self._locks[name], blamed(stream.relation.label):
                 answer = stream.source.next_batch(rows_max)
+            self._pending.discard(name)
             match answer:
                 case abi.Batch():
                     return Pulled(name, answer)
                 case abi.EndOfStream():
                     self._ended.add(name)
-                case abi.Blocked(retry_after_ms):
+                case abi.Blocked(retry_after_ms, pending):
+                    if pending:
+                        self._pending.add(name)
                     wait_ms = self._idle_wait_ms if retry_after_ms is None else retry_after_ms
                     self._due_ms[name] = self._clock.ticks_ms() + max(wait_ms, _WAIT_MS_MIN)
                     if self._wakes[name] != woken:  # rows came while it answered
                         self._due_ms[name] = 0.0
         return None
 
-    def gather(self, rows_max: int | None) -> Load:
-        """What the sources have now, up to so many rows, on this thread."""
-        load = Load(pulled_ms=self._clock.ticks_ms())
+    def gather(self, rows_max: int | None, load: Load | None = None) -> Load:
+        """What the sources have now, up to so many rows, on this thread; put to a load where one is given."""
+        load = Load(pulled_ms=self._clock.ticks_ms()) if load is None else load
         while rows_max is None or load.rows < rows_max:
             pulled = self.ask(_EVERYTHING if rows_max is None else rows_max - load.rows)
             if pulled is None:
@@ -204,7 +214,8 @@ class Puller:
         self._paused = self._stopping = self._over = False
         self._ended: frozenset[str] = frozenset()
         self.backpressure = False
-        self.drained = False  # the sources had nothing when they were asked last
+        self.drained = False  # the sources had nothing when they were asked last,
+        self.pending = False  # or nothing that was ready
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="velaria-pull", daemon=True)
 
@@ -267,8 +278,9 @@ class Puller:
                     due_ms = self._intake.due_ms()
                     if not self._over and due_ms <= self._clock.ticks_ms():
                         continue  # woken since it was asked
-                    if not self.drained or self._over:
-                        self.drained = True
+                    pending = self._intake.pending
+                    if not self.drained or self._over or pending != self.pending:
+                        self.drained, self.pending = True, pending
                         self._lock.notify_all()
                     if self._over:
                         return

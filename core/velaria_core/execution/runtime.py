@@ -497,7 +497,12 @@ class StreamingQuery(Reported):
 
     def _once(self) -> None:
         """One epoch over what the sources have now, whatever its size."""
-        load = self._gather(None)
+        load = self._intake.gather(None)
+        while self._intake.pending and not self._stopping:
+            with self._lock:
+                self._clock.wait_until(self._lock, self._intake.due_ms())
+            self._intake.gather(None, load)
+        self._pulled(load)
         if self._something(load):
             self._reporter.status(QueryStatus.RUNNING)
             self._run_epochs(load)
@@ -505,9 +510,12 @@ class StreamingQuery(Reported):
 
     def _gather(self, rows_max: int | None) -> Load:
         load = self._intake.gather(rows_max)
+        self._pulled(load)
+        return load
+
+    def _pulled(self, load: Load) -> None:
         if load.batches:
             self._reporter.pulled(len(load.batches), load.rows, load.nbytes)
-        return load
 
     def _something(self, load: Load) -> bool:
         """Whether a load is worth an epoch.
@@ -569,7 +577,7 @@ class StreamingQuery(Reported):
                         idle = Load(pulled_ms=now_ms, ended=puller.ended)
                         if self._something(idle):
                             return idle
-                        if puller.is_over or until_blocked or self._draining:
+                        if puller.is_over or ((until_blocked or self._draining) and not puller.pending):
                             return None
                 deadline_ms = self._pace.next_ms if puller.waiting else None
                 if deadline_ms is None and self._epochs.has_times:

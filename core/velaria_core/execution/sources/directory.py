@@ -3,7 +3,8 @@
 A file counts when it is complete. Hidden names (`.x`, `_x`) and names of unfinished files (`.tmp`, `.part`, ...) are
 left alone until they are renamed; any other file is taken when its size and time have stayed the same for `settle_ms`,
 by its own time when it is first seen.
-A file that is still written holds back those with later names, as the position of the stream is a name.
+A file that is still written holds back those with later names, as the position of the stream is a name. A query over
+what is available now waits for the files that are there.
 
 Offsets: `b.csv` is after that file and all before it; `b.csv/1200/8812` after 1,200 rows of it, when it has 8,812
 bytes. A name has no slash, so the two cannot be mixed up.
@@ -281,14 +282,14 @@ class DirectorySource:
         first = min(versions)
         left = self._settle_ms - (now - versions[first].since_ms)
         if left > 0:
-            return self._blocked(min(left, self._poll_ms))
+            return self._blocked(min(left, self._poll_ms), pending=True)
         assert self._passed is not None
         self._passed.add(first)
         return first
 
     @staticmethod
-    def _blocked(milliseconds: float) -> Blocked:
-        return Blocked(retry_after_ms=max(1, round(milliseconds)))
+    def _blocked(milliseconds: float, *, pending: bool = False) -> Blocked:
+        return Blocked(max(1, round(milliseconds)), pending)
 
     def _version(self, name: str, now: float) -> _Version | None:
         """The file as it is now; None when it has just gone."""
