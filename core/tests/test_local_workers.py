@@ -16,8 +16,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from properties.plans import plans
 from properties.profile import examples
+from properties.runs import Past, Run, batch_rows
 from properties.tables import COLUMNS, Epoch, histories
-from properties.test_streams import Past, Run, batch_rows
 
 from velaria_core.contract.modes import ExecutionMode, TransportMode
 from velaria_core.errors import DataError

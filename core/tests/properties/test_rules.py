@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from properties.plans import plans
 from properties.profile import examples
+from properties.runs import Past, batch_rows
 from properties.tables import COLUMNS, Epoch, histories
-from properties.test_streams import Past, batch_rows
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import tree
