@@ -2,7 +2,8 @@
 
 Batch leaves such things to the engine, which sees the whole query. A stream runs operator by operator, and what an
 operator takes in is state: so a condition is tested as far down as it can be, a join meets its own condition instead of
-filtering a product, joins come in an order in which each has one, and no operator keeps a column that nobody reads.
+filtering a product, joins come in an order in which each has one, distinct values are groups that fold, and no operator
+keeps a column that nobody reads.
 
 Each rule is a pure function from plan to plan. A join's inputs may change places, so columns are put back in order by
 a projection where they would not be.
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from sqlglot import exp
 
+from velaria_core.logical.distincts import distincts_grouped
 from velaria_core.logical.expr import columns_of, reference, replaced
 from velaria_core.logical.functions import is_volatile
 from velaria_core.logical.node import Node
@@ -49,7 +51,7 @@ _TESTED_BEFORE = {
 def for_stream(root: Node) -> Node:
     """The plan as a stream runs it; the same object each time it is asked for."""
     if (known := _KNOWN.get(root)) is None:
-        known = _KNOWN[root] = pruned(ranks_bounded(conditions_down(root)))
+        known = _KNOWN[root] = pruned(distincts_grouped(ranks_bounded(conditions_down(root))))
         _KNOWN[known] = known
     return known
 
