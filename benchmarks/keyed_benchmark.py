@@ -1,4 +1,5 @@
-"""Aggregates by key: what an epoch of 65,536 rows costs, at 10k, 1M and 10M keys, in windows, and durably.
+"""Aggregates by key: what an epoch of 65,536 rows costs, at 10k, 1M and 10M keys, in windows, and durably; and what
+calls cost that are no sums: distinct values, extremes of texts, quantiles.
 
 Every state is filled first, then epochs over random keys are measured: the steps of the plan inside their transaction,
 without source and sink. `by hand` is what one would write for this query alone: pyarrow groups the epoch, and a dict
@@ -31,13 +32,16 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Moment, compile_steps
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import TimeKind
-from velaria_core.logical.expr import col, fn
+from velaria_core.logical.expr import col, fn, parse_expression
 from velaria_core.logical.node import Node
 from velaria_core.logical.relation import Relation
+from velaria_core.logical.rules import for_stream
 
 EPOCH_ROWS = 65_536
 WINDOW_MS, SLIDE_MS = 10_000, 2_000
 KEYED = pa.schema([("k", pa.string())])
+VALUES = pa.schema([("k", pa.int64()), ("x", pa.int64()), ("t", pa.string())])
+VALUE_KEYS = 10_000
 TIMED = pa.schema([("ts", pa.timestamp("us")), ("k", pa.int64()), ("x", pa.int64())])
 
 
@@ -45,6 +49,13 @@ def keyed(ids: np.ndarray) -> pa.Table:
     """Rows with a text key: `user-` and nine digits, as in user-000000042."""
     digits = np.char.zfill(ids.astype("U9"), 9)
     return pa.table({"k": pa.array(np.char.add("user-", digits))}, schema=KEYED)
+
+
+def valued(rng: np.random.Generator) -> pa.Table:
+    """Rows of a key, one of a thousand numbers, and a text."""
+    texts = np.char.add("value-", rng.integers(0, 1_000_000, EPOCH_ROWS).astype("U7"))
+    numbers = [rng.integers(0, most, EPOCH_ROWS) for most in (VALUE_KEYS, 1000)]
+    return pa.Table.from_arrays([*map(pa.array, numbers), pa.array(texts)], schema=VALUES)
 
 
 def timed(number: int, rng: np.random.Generator, rate: int) -> pa.Table:
@@ -97,6 +108,11 @@ def stream(schema: pa.Schema) -> op.Scan:
 
 def count_by_key() -> Node:
     return op.Aggregate(stream(KEYED), (("k", col("k").tree),), (("n", fn.count().tree),))
+
+
+def call_by_key(text: str) -> Node:
+    metric = ("m", parse_expression(text))
+    return for_stream(op.Aggregate(stream(VALUES), (("k", col("k").tree),), (metric,)))
 
 
 def windows(slide_ms: int, *, by_key: bool) -> Node:
@@ -206,6 +222,27 @@ def by_keys(keys: int, epochs: int, *, hand: bool) -> list[str]:
     ]
 
 
+def by_call(text: str, epochs: int) -> list[str]:
+    """A call whose state is more than a number, from nothing on."""
+    rng = np.random.default_rng(7)
+    tables = [valued(rng) for _ in range(epochs)]
+    plan = call_by_key(text)
+    with steps(plan) as memory:
+        in_memory = [memory.epoch(table) for table in tables]
+        state = memory.flow.state_bytes / 1e6
+    with tempfile.TemporaryDirectory() as folder, steps(plan, Path(folder, "state.duckdb")) as durable:
+        in_file = [durable.epoch(table) for table in tables]
+    return [
+        f"{text} by {VALUE_KEYS:,} keys",
+        f"{speed(in_memory):.2f}",
+        f"{max(in_memory) * 1e3:.0f} ms",
+        f"{speed(in_file):.2f}",
+        f"{sum(in_file) / sum(in_memory):.1f}x",
+        "-",
+        f"{state:.0f} MB",
+    ]
+
+
 def by_windows(name: str, slide_ms: int, rate: int, epochs: int, *, by_key: bool) -> list[str]:
     """Windows in append mode, as they close."""
     rng = np.random.default_rng(7)
@@ -240,6 +277,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"M rows/s, epochs of {EPOCH_ROWS:,} rows")
     print(machine(("duckdb", "pyarrow", "numpy"), os.cpu_count() or 1))
     rows = [by_keys(keys, options.epochs, hand=keys <= 1_000_000) for keys in options.keys]
+    for call in ("count(DISTINCT x)", "min(t)", "median(x)", "stddev(x)"):
+        rows.append(by_call(call, options.epochs))
     for rate in (20_000, 1_000_000):
         rows.append(by_windows("tumbling max", WINDOW_MS, rate, options.epochs, by_key=False))
         rows.append(by_windows("tumbling count by key", WINDOW_MS, rate, options.epochs, by_key=True))

@@ -390,6 +390,26 @@ def test_a_window_comes_out_once_when_it_is_closed_and_late_rows_are_counted() -
     stream.close()
 
 
+@pytest.mark.parametrize("kind", [TimeKind.TIMESTAMP, TimeKind.INTEGER, TimeKind.TEXT])
+def test_a_late_row_of_sliding_windows_counts_once_and_only_where_all_of_them_are_closed(kind: TimeKind) -> None:
+    def at(seconds: Sequence[int]) -> pa.Table:
+        if kind is TimeKind.INTEGER:
+            return pa.table({"at": pa.array([second * 1000 for second in seconds], pa.int64())})
+        if kind is TimeKind.TEXT:
+            return pa.table({"at": [f"1970-01-01T00:00:{second:02}" for second in seconds]})
+        return times(list(seconds)).select(["at"])
+
+    leaf = scan(at([0]))
+    marked = op.Watermark(leaf, "at", kind, 0)
+    windows = op.WindowAssign(marked, "at", kind, 10_000, 2_000, "start")
+    stream = Stream(aggregate(windows, ("start",), n=fn.count()), leaf.relation, mode=OutputMode.APPEND)
+    stream.epoch(at([1, 21]))
+    # Windows up to [10, 20) are closed, which are some of those of 12 and 13, and all of those of 3 and 11.
+    stream.epoch(at([3, 11, 12, 13, 22]))
+    assert stream.flow.late_dropped_rows == 2
+    stream.close()
+
+
 def test_aggregates_of_windows_come_out_in_the_same_epoch() -> None:
     """The most of a window is asked of what the aggregate below gives as the window closes."""
     inner = windowed(10_000, 10_000)

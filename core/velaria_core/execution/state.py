@@ -84,6 +84,11 @@ class Store:
         self.cursor.rows(f"CREATE TABLE IF NOT EXISTS {quoted(name)} ({columns})")
         return quoted(name)
 
+    def table_of(self, name: str, sql: str) -> str:
+        """The same with the columns of a query, also those whose types have no name: states of aggregates."""
+        self.cursor.rows(f"CREATE TABLE IF NOT EXISTS {quoted(name)} AS SELECT * FROM ({sql}) LIMIT 0")
+        return quoted(name)
+
     def prepare(self, sql: str) -> Statement:
         """A statement that is planned now and run by calling it."""
         name = f"statement_{next(self._numbers)}"

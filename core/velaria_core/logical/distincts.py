@@ -79,7 +79,9 @@ def _twice(node: Aggregate) -> Node:
         if not _divide(cut, name, tree, x):
             return node
     rest = {column for _, tree in cut.first for column in columns_of(tree)} - {*by}
-    columns: list[Named] = [(name, reference(name)) for name in (*by, *(one for one in node.input.columns if one in rest))]
+    columns: list[Named] = [
+        (name, reference(name)) for name in (*by, *(one for one in node.input.columns if one in rest))
+    ]
     keys: list[Named] = [(name, reference(name)) for name in by]
     if x not in by:
         columns.append((x, value.copy()))

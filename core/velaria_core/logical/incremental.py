@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from velaria_core.logical.partials import Partials
+from velaria_core.logical.states import States
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ class Keyed:
             None where equal rows give equal results.
         partials: the same as partial columns by key, where every call has some; it depends on the types whether they
             are exact.
+        states: the same as states of the engine by key, where it can merge every call; over rows that only come.
     """
 
     by: tuple[tuple[str, ...], ...]
     shown_by: tuple[str, ...] | None = None
     partials: Partials | None = None
+    states: States | None = None
     name = "keyed"
 
     def cost(self) -> str:

@@ -15,7 +15,7 @@ from math import gcd
 from sqlglot import exp
 
 from velaria_core.logical.event_time import TimeKind
-from velaria_core.logical.expr import columns_of
+from velaria_core.logical.expr import columns_of, parse_expression, reference, replaced
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.window_assign import WindowAssign
 from velaria_core.logical.query import Named, Query, Stage
@@ -40,6 +40,15 @@ class Panes:
     node: WindowAssign
     keys: Mapping[str, str]
     others: tuple[Named, ...]
+
+    def in_last_window(self, pane: str, start: str) -> exp.Expr:
+        """Whether the window with this start is the last that the pane is part of: the one to close last."""
+        if self.node.kind is TimeKind.INTEGER:
+            template = f"s + {self.node.slide_ms} > p"
+        else:
+            time = "CAST({} AS TIMESTAMP)" if self.node.kind is TimeKind.TEXT else "{}"
+            template = f"{time.format('s')} + to_milliseconds({self.node.slide_ms}) > {time.format('p')}"
+        return replaced(parse_expression(template), {"s": reference(start), "p": reference(pane)})
 
 
 def panes_of(run: Sequence[Node], keys: Sequence[Named], read: Sequence[exp.Expr]) -> Panes | None:

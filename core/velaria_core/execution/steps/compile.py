@@ -32,6 +32,7 @@ from velaria_core.execution.steps.refreshed import RefreshStep
 from velaria_core.execution.steps.session import SessionStep
 from velaria_core.execution.steps.session_aggregate import SessionAggregateStep, Sessions, session_columns
 from velaria_core.execution.steps.source import SourceStep, StaticStep
+from velaria_core.execution.steps.states import states_step
 from velaria_core.execution.steps.watermark import ProcessingTimeStep, WatermarkStep
 from velaria_core.execution.workers import Workers
 from velaria_core.logical.event_time import STATIC, Times
@@ -39,6 +40,7 @@ from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, R
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ApplyInBatches, Join, ProcessingTime, Refresh, Scan, SessionWindow, Watermark
 from velaria_core.logical.partials import Partials
+from velaria_core.logical.states import States
 
 
 def compile_steps(
@@ -134,6 +136,10 @@ def compile_steps(
                 return merging
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
                 return folding
+            case Keyed(states=States() as states) if (
+                merging := states_step(store, name, node, states, built(node.inputs[0]))
+            ) is not None:
+                return merging
             case Keyed() if isinstance(node, SessionWindow):
                 return SessionStep(store, name, node, built(node.input))
             case Keyed(by):

@@ -16,7 +16,6 @@ import pyarrow as pa
 from velaria_core.changes import constant
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, some
-from velaria_core.execution.steps.rows import Log
 from velaria_core.execution.watermark import Mask, Micros, TimeColumn, kept
 from velaria_core.logical.event_time import END, Horizon, TimeBound, TimeKind
 from velaria_core.types import quoted
@@ -29,6 +28,18 @@ class Noting(Protocol):
 
     def note(self, times: Micros) -> None:
         """Rows with these times were let in."""
+
+
+class Forgetting(Protocol):
+    """A table that forgets what is closed."""
+
+    table: str
+
+    @property
+    def entries(self) -> int: ...
+
+    def rolled_back(self) -> None:
+        """The number of entries is not known any more."""
 
 
 class Gate:
@@ -66,7 +77,7 @@ class Gate:
 class Expiry:
     """Removes the entries of a log whose value in a column is closed."""
 
-    def __init__(self, store: Store, log: Log, column: str, bound: TimeBound) -> None:
+    def __init__(self, store: Store, log: Forgetting, column: str, bound: TimeBound) -> None:
         self._store, self._log, self._bound = store, log, bound
         self._closed = store.feed(pa.schema([("us", pa.int64())]))
         us = micros_sql(column, bound.kind)
@@ -112,7 +123,7 @@ class Horizons:
         store: Store,
         below: Sequence[Step],
         horizons: Sequence[Horizon | None],
-        logs: Sequence[Sequence[tuple[Log, str]]],
+        logs: Sequence[Sequence[tuple[Forgetting, str]]],
     ) -> None:
         """
         Args:

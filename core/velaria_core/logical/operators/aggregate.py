@@ -2,7 +2,8 @@
 
 Batch   GROUP BY, or GROUPING SETS over the keys.
 Stream  Keyed: the old row of a key is retracted, the new one inserted. Where every call has partials they are folded;
-        otherwise the keys that an epoch touched are computed anew. Without keys, empty input still has one row.
+        where rows only come and the engine has states, these are merged; otherwise the keys that an epoch touched are
+        computed anew. Without keys, empty input still has one row.
 Source  Budiu et al., DBSP, VLDB 2023.
 """
 
@@ -18,6 +19,7 @@ from velaria_core.logical.incremental import Incremental, Keyed, Recompute
 from velaria_core.logical.node import Unary, listed
 from velaria_core.logical.partials import partials_of
 from velaria_core.logical.query import Named, Query, Sets
+from velaria_core.logical.states import states_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,5 +58,5 @@ class Aggregate(Unary):
         if all(isinstance(tree, exp.Column) for _, tree in self.keys):
             by = tuple(tree.name for _, tree in self.keys)
             shown_by = tuple(name for name, _ in self.keys)
-            return Keyed((by,), shown_by, partials_of(self.keys, self.metrics))
+            return Keyed((by,), shown_by, partials_of(self.keys, self.metrics), states_of(self.keys, self.metrics))
         return Recompute("a key that is an expression")
