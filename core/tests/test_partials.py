@@ -391,7 +391,7 @@ def test_a_window_comes_out_once_when_it_is_closed_and_late_rows_are_counted() -
 
 
 @pytest.mark.parametrize("kind", [TimeKind.TIMESTAMP, TimeKind.INTEGER, TimeKind.TEXT])
-def test_a_late_row_of_sliding_windows_counts_once_and_only_where_all_of_them_are_closed(kind: TimeKind) -> None:
+def test_a_late_row_of_sliding_windows_counts_once_however_many_of_them_are_closed(kind: TimeKind) -> None:
     def at(seconds: Sequence[int]) -> pa.Table:
         if kind is TimeKind.INTEGER:
             return pa.table({"at": pa.array([second * 1000 for second in seconds], pa.int64())})
@@ -404,9 +404,9 @@ def test_a_late_row_of_sliding_windows_counts_once_and_only_where_all_of_them_ar
     windows = op.WindowAssign(marked, "at", kind, 10_000, 2_000, "start")
     stream = Stream(aggregate(windows, ("start",), n=fn.count()), leaf.relation, mode=OutputMode.APPEND)
     stream.epoch(at([1, 21]))
-    # Windows up to [10, 20) are closed, which are some of those of 12 and 13, and all of those of 3 and 11.
-    stream.epoch(at([3, 11, 12, 13, 22]))
-    assert stream.flow.late_dropped_rows == 2
+    # Windows up to [10, 20) are closed: all of those of 3 and 11, some of those of 12 and 19, none of those of 20.
+    stream.epoch(at([3, 11, 12, 19, 20, 22]))
+    assert stream.flow.late_dropped_rows == 4
     stream.close()
 
 

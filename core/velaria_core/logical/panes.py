@@ -41,13 +41,14 @@ class Panes:
     keys: Mapping[str, str]
     others: tuple[Named, ...]
 
-    def in_last_window(self, pane: str, start: str) -> exp.Expr:
-        """Whether the window with this start is the last that the pane is part of: the one to close last."""
+    def in_first_window(self, pane: str, start: str) -> exp.Expr:
+        """Whether the window with this start is the first that the pane is part of: the one to close first."""
+        back_ms = self.node.size_ms - self.node.slide_ms
         if self.node.kind is TimeKind.INTEGER:
-            template = f"s + {self.node.slide_ms} > p"
+            template = f"s + {back_ms} <= p"
         else:
             time = "CAST({} AS TIMESTAMP)" if self.node.kind is TimeKind.TEXT else "{}"
-            template = f"{time.format('s')} + to_milliseconds({self.node.slide_ms}) > {time.format('p')}"
+            template = f"{time.format('s')} + to_milliseconds({back_ms}) <= {time.format('p')}"
         return replaced(parse_expression(template), {"s": reference(start), "p": reference(pane)})
 
 

@@ -269,7 +269,7 @@ class PartialsStep(Step):
         return found
 
     def _in_time(self, grouped: pa.Table, closes: Array, late_before_us: int) -> tuple[pa.Table, Array]:
-        """Without the keys that were closed as the epoch began; rows that have no other are counted."""
+        """Without the keys that were closed as the epoch began; a row that is in several counts once."""
         late = closes <= late_before_us
         if not late.any():
             return grouped, closes
@@ -375,7 +375,7 @@ def statement_of(
     store: Store, plan: Grouping, run: Sequence[Node], below: Step, where: str = "true"
 ) -> tuple[Feed, str]:
     """The feed and the query that groups its rows: hash, keys, partial columns, and the number of rows; a row that is
-    part of several windows counts in the last of them.
+    part of several windows counts in the first of them.
 
     The feed has the columns that the query reads and no others: what passes by in Arrow costs nothing.
 
@@ -440,7 +440,7 @@ def _windows(store: Store, plan: Grouping, panes: Panes, rows: Query, columns: S
     keys = [(f"k{at}", reference(panes.keys.get(f"k{at}", f"k{at}"))) for at in range(len(plan.keys))]
     merged = [(f"p{at}", _merged(f"p{at}", partial.fold, kind)) for at, (partial, kind) in enumerate(plan.partials)]
     once = exp.Filter(
-        this=call("sum", reference(_ROWS)), expression=exp.Where(this=panes.in_last_window(_PANE, _START))
+        this=call("sum", reference(_ROWS)), expression=exp.Where(this=panes.in_first_window(_PANE, _START))
     )
     rows_once = replaced(parse_expression("CAST(coalesce(n, 0) AS BIGINT)"), {"n": once})
     return query_of(windows).aggregated(keys, [*merged, (_ROWS, rows_once)])

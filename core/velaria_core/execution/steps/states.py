@@ -51,25 +51,33 @@ class Entries:
         self._merge = f"INSERT INTO {self.table} SELECT {', '.join(merged)} FROM {self.table}{group}"
         self._entries: int | None = None
         self._added = self._left = 0  # in entries, or in rows where states grow
-        self._width_bytes: float | None = None
+        self._merged_entries = 0  # the first of all, of which there is one a key
+        self._widths_bytes: dict[int, float] = {}  # of those from here on
 
     @property
     def entries(self) -> int:
         """How many the table has."""
         if self._entries is None:
             self._entries = self._added = self._counted()
-            self._left = 0
+            self._left = self._merged_entries = 0
+            self._widths_bytes.clear()
         return self._entries
 
     @property
     def nbytes(self) -> int:
-        """What they take, by the width of the first."""
-        if not self.entries:
-            return 0
-        if self._width_bytes is None:
-            some_of = self._cursor.table(f"SELECT * FROM {self.table} LIMIT {_SAMPLE_ROWS}")
-            self._width_bytes = some_of.nbytes / some_of.num_rows
-        return int(self.entries * self._width_bytes)
+        """What they take, by the width of the first that were merged and of the first that came since."""
+        entries = self.entries
+        merged = min(self._merged_entries, entries)
+        return int(merged * self._width(0) + (entries - merged) * self._width(merged))
+
+    def _width(self, start: int) -> float:
+        """Bytes of an entry from here on, where there is one."""
+        if start not in self._widths_bytes:
+            found = self._cursor.table(f"SELECT * FROM {self.table} LIMIT {_SAMPLE_ROWS} OFFSET {start:d}")
+            if not found.num_rows:
+                return 0.0
+            self._widths_bytes[start] = found.nbytes / found.num_rows
+        return self._widths_bytes[start]
 
     def add(self, rows: int, keys: int) -> None:
         """Append an epoch's rows, of so many keys."""
@@ -92,7 +100,8 @@ class Entries:
         ((last,),) = self._cursor.rows(f"SELECT max(rowid) FROM {self.table}")
         self._cursor.rows(self._merge)
         self._cursor.rows(f"DELETE FROM {self.table} WHERE rowid <= {last:d}")
-        self._entries, self._width_bytes = self._counted(), None
+        self._entries = self._merged_entries = self._counted()
+        self._widths_bytes.clear()
         return before if self._grows else self._entries
 
     def _counted(self) -> int:
