@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from aggregate_support import Stream, batch, changes_of, grouped, scan
 from hypothesis import given, note
 from hypothesis import strategies as st
 from properties.profile import examples
 from properties.tables import COLUMNS, Epoch, Kind, histories, rows_after, table_of
-from test_partials import Stream, batch, changes_of, scan
 
 from velaria_core.contract.modes import OutputMode
 from velaria_core.execution.duck import Engine, Settings
@@ -18,8 +18,6 @@ from velaria_core.execution.steps.partials import PartialsStep
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.explain import tree
-from velaria_core.logical.expr import col, parse_expression
-from velaria_core.logical.node import Node
 from velaria_core.logical.rules import for_stream
 
 
@@ -28,11 +26,6 @@ def engine() -> Iterator[Engine]:
     made = Engine(Settings(threads=1))
     yield made
     made.close()
-
-
-def grouped(leaf: Node, keys: list[str], *calls: str) -> op.Aggregate:
-    metrics = tuple((f"m{at}", parse_expression(call)) for at, call in enumerate(calls))
-    return op.Aggregate(leaf, tuple((f"by {key}", col(key).tree) for key in keys), metrics)
 
 
 OF_VALUES = ["count(DISTINCT {x})", "count(DISTINCT {x}) FILTER (WHERE b)", "count(DISTINCT {x}) FILTER (WHERE i > 0)"]

@@ -6,22 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from aggregate_support import Bag, Stream, batch, changes_of, scan
 from hypothesis import given, note
 from hypothesis import strategies as st
 from properties.profile import examples
 from properties.tables import COLUMNS, Epoch, Kind, bag, histories, rows_after, table_of
 
-from velaria_core.changes import DIFF, DIFF_FIELD, with_diff
+from velaria_core.changes import DIFF
 from velaria_core.contract.modes import OutputMode
 from velaria_core.execution.duck import Engine, Settings
-from velaria_core.execution.lower import lower, schema
-from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Dataflow, Moment, compile_steps
+from velaria_core.execution.lower import schema
 from velaria_core.execution.steps.partials import PartialsStep
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import TimeKind
@@ -29,9 +27,6 @@ from velaria_core.logical.expr import Column, col, fn, parse_expression
 from velaria_core.logical.node import Node
 from velaria_core.logical.panes import panes_of
 from velaria_core.logical.partials import partials_of
-from velaria_core.logical.relation import Relation
-
-Bag = Counter[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -39,62 +34,6 @@ def engine() -> Iterator[Engine]:
     made = Engine(Settings(threads=1))
     yield made
     made.close()
-
-
-class Stream:
-    """A plan over one relation, run epoch by epoch; what its output adds up to."""
-
-    def __init__(
-        self,
-        plan: Node,
-        relation: Relation,
-        append_only: bool = True,
-        mode: OutputMode = OutputMode.UPDATE,
-        path: Path | None = None,
-    ) -> None:
-        self._engine = Engine(Settings(threads=1, path=None if path is None else str(path)))
-        self._store = Store(self._engine)
-        self._relation = relation
-        self.flow: Dataflow = compile_steps(plan, self._store, self._engine, {id(relation): append_only}, mode)
-        self.output: Bag = Counter()
-        self._first = True
-
-    @property
-    def step(self) -> PartialsStep:
-        return next(step for step in self.flow.steps if isinstance(step, PartialsStep))
-
-    def epoch(self, table: pa.Table | None) -> list[tuple[Any, ...]]:
-        """One epoch, None for the end; the changes, each with its diff."""
-        given = {} if table is None or not table.num_rows else {id(self._relation): table}
-        ended = [id(self._relation)] if table is None else []
-        with self._store.cursor.transaction():
-            made = self.flow.epoch(given, Moment(self._first), ended)
-        self.flow.committed()
-        self._first = False
-        rows = [] if made is None else [tuple(row.values()) for row in with_diff(made).to_pylist()]
-        for *values, diff in rows:
-            (key,) = bag([values])
-            self.output[key] += diff
-        self.output = Counter({row: count for row, count in self.output.items() if count})
-        return rows
-
-    def close(self) -> None:
-        self._store.close()
-        self._engine.close()
-
-
-def scan(table: pa.Table) -> op.Scan:
-    return op.Scan(Relation("rows", table.schema, '"rows"', "arrow", feed=table))
-
-
-def over(plan: Node, leaf: Node) -> Node:
-    return leaf if isinstance(plan, op.Scan) else plan.over([over(child, leaf) for child in plan.inputs])
-
-
-def batch(engine: Engine, plan: Node, table: pa.Table) -> Bag:
-    lowered = lower(over(plan, scan(table)))
-    with engine.cursor(lowered.feeds) as cursor:
-        return bag(row.values() for row in cursor.table(lowered.sql).to_pylist())  # type: ignore[misc]
 
 
 def aggregate(leaf: Node, keys: Sequence[str], **metrics: Column) -> op.Aggregate:
@@ -156,13 +95,6 @@ METRICS: dict[str, tuple[Column, tuple[Kind, ...]]] = {
     "above": (fn.sum("x").filter(col("x") > 0), (Kind.INT, Kind.FLOAT, Kind.DECIMAL)),
 }
 _VALUES = {Kind.INT: "i", Kind.FLOAT: "f", Kind.DECIMAL: "d", Kind.TEXT: "名 字", Kind.TIME: "at", Kind.BOOL: "b"}
-
-
-def changes_of(epoch: Epoch, append_only: bool) -> pa.Table:
-    table = table_of(COLUMNS, [row for row, _ in epoch.changes])
-    if append_only:
-        return table
-    return table.append_column(DIFF_FIELD, pa.array([diff for _, diff in epoch.changes], pa.int64()))
 
 
 @pytest.mark.parametrize("append_only", [True, False], ids=["rows come", "rows come and go"])

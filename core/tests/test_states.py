@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from aggregate_support import Stream, batch, changes_of, grouped, scan
 from hypothesis import given, note
 from hypothesis import strategies as st
 from properties.profile import examples
 from properties.tables import COLUMNS, Epoch, Kind, bag, histories, table_of
-from test_distincts import grouped
-from test_partials import Stream, batch, changes_of, scan
 
 from velaria_core.contract.modes import OutputMode
 from velaria_core.execution.duck import Engine, Settings
