@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,8 @@ def test_processing_time_waits_for_its_tick() -> None:
     sink.wait_for(1)  # the first epoch is due at once
     for value in range(3):
         queue.push_arrow(numbered(value))
-    while clock.next_deadline_ms() != 1_000:  # the query waits for its tick
-        pass
+    while query.progress()["batches_pulled"] < 4 or clock.next_deadline_ms() != 1_000:
+        time.sleep(0)  # all rows are with the query, and it waits for its tick
     assert len(sink.rows) == 1
     clock.advance(1_000)
     sink.wait_for(4)
