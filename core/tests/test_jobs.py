@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from runtime_support import PATIENCE_S
 
 from velaria_core.errors import DataError, ExternalError, InputError, InternalError, QueryCancelled
 from velaria_core.execution import jobs
@@ -89,7 +90,7 @@ def down() -> ExternalError:
 
 def eventually(job: JobHandle, *states: JobState) -> None:
     """Wait, by the machine's time, until the job is in one of the states."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + PATIENCE_S
     while job.state not in states:
         assert time.monotonic() < limit, f"{job} is not {states}"
         time.sleep(0.002)
@@ -97,7 +98,7 @@ def eventually(job: JobHandle, *states: JobState) -> None:
 
 def pass_pauses(clock: ManualClock, job: JobHandle) -> None:
     """Until the job has ended: whenever it pauses, let its clock go on to the moment that it waits for."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + PATIENCE_S
     while not job.done:
         assert time.monotonic() < limit, f"{job} does not end"
         if job.state is JobState.RETRYING and (moment := clock.next_deadline_ms()) is not None:
@@ -168,10 +169,8 @@ def test_cancel_stops_a_scan_of_a_hundred_billion_rows(engine: Engine) -> None:
     time.sleep(0.1)
     assert not job.wait(timeout_ms=1)
     assert job.snapshot().rows is None
-    started = time.monotonic()
     assert job.cancel()
-    assert job.wait()
-    assert time.monotonic() - started < 2
+    assert job.wait(timeout_ms=1000 * PATIENCE_S), "it would take hours"
     assert job.state is JobState.CANCELLED
     with pytest.raises(QueryCancelled) as caught:
         job.result()
@@ -187,7 +186,7 @@ def test_cancel_at_once_is_not_lost(engine: Engine) -> None:
         job = submit(engine, endless(), QUICK)
         time.sleep(pause)
         job.cancel()
-        assert job.wait(timeout_ms=10_000)
+        assert job.wait(timeout_ms=1000 * PATIENCE_S)
         assert job.state is JobState.CANCELLED
 
 
@@ -254,7 +253,7 @@ def test_timeout_is_a_state_of_its_own(engine: Engine) -> None:
 def test_timeout_by_the_machine_s_time(engine: Engine) -> None:
     started = time.monotonic()
     job = submit(engine, endless(), ExecutionOptions(timeout_ms=150))
-    assert job.wait(timeout_ms=10_000)
+    assert job.wait(timeout_ms=1000 * PATIENCE_S)
     assert 0.15 <= time.monotonic() - started < 3
     assert job.state is JobState.TIMEOUT
 

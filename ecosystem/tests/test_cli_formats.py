@@ -183,11 +183,13 @@ def test_a_suffix_that_says_nothing_is_asked_about(tmp_path: Path, run: Run) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def on_a_terminal(*arguments: str, stop_at: bytes | None = None, **environment: str) -> tuple[int, str]:
+def on_a_terminal(
+    *arguments: str, stop_at: bytes | None = None, stop_after_s: float = 60, **environment: str
+) -> tuple[int, str]:
     """Run a command whose stdout and stderr are a terminal 60 columns wide; its exit code and what it showed.
 
     Args:
-        stop_at: Ctrl-C is pressed when this was shown, or after four seconds.
+        stop_at: Ctrl-C is pressed when this was shown, or after so many seconds.
     """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -199,7 +201,7 @@ def on_a_terminal(*arguments: str, stop_at: bytes | None = None, **environment: 
     )
     os.close(theirs)
     shown = bytearray()
-    until = time.monotonic() + 4
+    until = time.monotonic() + stop_after_s
     while True:
         if stop_at is not None and (stop_at in shown or time.monotonic() > until):
             process.send_signal(signal.SIGINT)
@@ -245,7 +247,7 @@ def test_a_progress_bar_is_for_terminals(form: str) -> None:
     assert code == 130
     assert re.match(r"\r(running|\[[# ]{30}\] +\d+%)  \d+\.\d s", shown)
     assert shown.endswith("\r\x1b[Kinterrupted\n")
-    assert on_a_terminal(*arguments, "--no-progress", stop_at=b" s") == (130, "interrupted\n")
+    assert on_a_terminal(*arguments, "--no-progress", stop_at=b" s", stop_after_s=4) == (130, "interrupted\n")
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runtime_support import PATIENCE_S
 
 from velaria_core.contract import conformance
 from velaria_core.contract.abi import Sink
@@ -350,7 +351,7 @@ def test_queue_wakes_a_reader_when_rows_come_and_when_the_query_stops() -> None:
     reader.start()
     sink.commit(1, sink.stage(1, TABLE))
     sink.close()
-    reader.join(5)
+    reader.join(PATIENCE_S)
     assert not reader.is_alive()
     assert got == [TABLE, None]
 
@@ -371,7 +372,7 @@ def test_queue_holds_the_query_back_and_then_tells_it() -> None:
     while clock.next_deadline_ms() is None:
         pass
     clock.advance(100)
-    staging.join(5)
+    staging.join(PATIENCE_S)
     assert [(error.code, error.retryable) for error in errors] == [("sink.full", True)]
     assert sink.poll_arrow() is not None
     sink.commit(2, sink.stage(2, TABLE))

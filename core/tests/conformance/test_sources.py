@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runtime_support import PATIENCE_S
 
 from velaria_core.contract import conformance
 from velaria_core.contract.abi import Batch, Blocked, EndOfStream, Source
@@ -362,7 +363,7 @@ def test_queue_holds_the_pusher_back_until_there_is_room() -> None:
     pusher.start()
     assert not pushed.wait(0.05)
     assert isinstance(source.next_batch(2), Batch)
-    pusher.join(5)
+    pusher.join(PATIENCE_S)
     assert pushed.is_set()
     assert _keys(_read(source)) == [2, 3, 4]
 
@@ -384,7 +385,7 @@ def test_queue_tells_a_pusher_that_it_stays_full() -> None:
     while clock.next_deadline_ms() is None:
         pass
     clock.advance(500)
-    pusher.join(5)
+    pusher.join(PATIENCE_S)
     assert [error.code for error in errors] == ["source.full"]
     assert errors[0].retryable
     assert source.waiting_rows == 9
@@ -407,7 +408,7 @@ def test_queue_close_of_the_input_wakes_everybody() -> None:
     pusher.start()
     woken.clear()
     source.close_input()
-    pusher.join(5)
+    pusher.join(PATIENCE_S)
     assert [error.code for error in refused] == ["source.closed"]
     assert woken.is_set()
     assert _keys(_read(source)) == [1]
@@ -419,7 +420,7 @@ def test_queue_wakes_the_query_for_rows_pushed_by_other_threads() -> None:
     source = _opened(QueueSource(SCHEMA), wake=woken.release)
     assert source.next_batch(1) == Blocked()
     threading.Thread(target=lambda: source.push_rows([(1, None, None)])).start()
-    assert woken.acquire(timeout=5)
+    assert woken.acquire(timeout=PATIENCE_S)
     assert _keys(_read(source)) == [1]
 
 
