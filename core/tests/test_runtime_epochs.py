@@ -174,6 +174,34 @@ def test_available_now_stops_when_nothing_more_is_there(bounded: bool) -> None:
     assert query.status is QueryStatus.STOPPED
 
 
+def test_what_comes_while_an_epoch_runs_is_not_available_now() -> None:
+    """A source may have a row whenever it is asked. A run over what is there ends all the same."""
+
+    def one_more(epoch: int) -> None:
+        if epoch < 50:
+            source.answers.extend([numbered(epoch), abi.Blocked(0)])
+            source.contexts[0].wake()
+
+    source = Scripted([numbered(0), abi.Blocked(0)], bounded=False)
+    query = query_over(source, sink=Gathered(committing=one_more))
+    assert query.process_available() == 1
+    assert query.process_available() == 1
+
+
+def test_available_now_asks_no_further_than_there_was_nothing_once() -> None:
+    def until_it_is_asked_again(_epoch: int, _rows: pa.Table) -> None:
+        puller = query._puller
+        assert puller is not None
+        while puller.thread.is_alive() and source.calls.count("next_batch") < 3:
+            assert query.is_active
+
+    source = Scripted([numbered(0), abi.Blocked(0), numbered(1)], bounded=False)
+    sink = Gathered(staging=until_it_is_asked_again)
+    query = query_over(source, sink=sink, trigger=Trigger.available_now())
+    finished(query.start())
+    assert [row["v"] for row in sink.rows] == [0]
+
+
 @pytest.mark.parametrize("trigger", [Trigger.available_now(), Trigger.once()], ids=["available now", "once"])
 def test_a_file_that_may_still_be_written_is_waited_for(trigger: Trigger, tmp_path: Path) -> None:
     """It is there, so it is part of what is available now; one that comes later is not."""

@@ -196,6 +196,8 @@ class Puller:
         rows_max: how large a load may grow, asked before each pull.
         pulled: told of batches, rows, bytes and waiting loads.
         blocked: told each time the queue is full.
+        to_the_end: pull until the sources have nothing once. What comes while that is worked off is for another run:
+            it may always be something.
     """
 
     def __init__(
@@ -207,11 +209,14 @@ class Puller:
         rows_max: Callable[[], int],
         pulled: Callable[[int, int, int, int], None],
         blocked: Callable[[], None],
+        to_the_end: bool = False,
     ) -> None:
         self._intake, self._lock, self._clock, self._bounds = intake, lock, clock, bounds
         self._rows_max, self._pulled, self._blocked = rows_max, pulled, blocked
         self._loads: deque[Load] = deque()
         self._paused = self._stopping = self._over = False
+        self._done = False  # no source is asked any more
+        self._to_the_end = to_the_end
         self._ended: frozenset[str] = frozenset()
         self.backpressure = False
         self.drained = False  # the sources had nothing when they were asked last,
@@ -229,6 +234,13 @@ class Puller:
             self._lock.notify_all()
         if self.thread.ident is not None:
             self.thread.join()
+
+    def finish(self) -> None:
+        """Pull what the sources have now, and no more."""
+        self._to_the_end = True
+        if not self._done:
+            self.drained = False
+            self._lock.notify_all()
 
     @property
     def waiting(self) -> int:
@@ -269,20 +281,21 @@ class Puller:
     def _run(self) -> None:
         try:
             while self._may_pull():
+                to_the_end = self._to_the_end  # as they are asked: what came before `finish` is among what they give
                 pulled = self._intake.ask(self._room())
                 with self._lock:
                     if pulled is not None:
                         self._put(pulled)
                         continue
                     self._over, self._ended = self._intake.is_over, self._intake.ended
-                    due_ms = self._intake.due_ms()
-                    if not self._over and due_ms <= self._clock.ticks_ms():
+                    due_ms, pending = self._intake.due_ms(), self._intake.pending
+                    self._done = self._over or (to_the_end and not pending)
+                    if not self._done and due_ms <= self._clock.ticks_ms():
                         continue  # woken since it was asked
-                    pending = self._intake.pending
                     if not self.drained or self._over or pending != self.pending:
                         self.drained, self.pending = True, pending
                         self._lock.notify_all()
-                    if self._over:
+                    if self._done:
                         return
                     if not self._stopping:
                         self._clock.wait_until(self._lock, due_ms)

@@ -426,8 +426,8 @@ class StreamingQuery(Reported):
         self._intake.wake_all()
         with self._lock:
             self._draining, self._stopping = drain, not drain
-            if self._puller is not None:
-                self._puller.drained = False
+            if drain and self._puller is not None:
+                self._puller.finish()
             self._lock.notify_all()
         if self._thread is None:
             with self._alone:
@@ -491,8 +491,13 @@ class StreamingQuery(Reported):
         """Epochs over what the sources have now, on this thread."""
         self._intake.wake_all()
         self._idled = None
-        while not self._stopping and self._something(load := self._gather(self._pace.rows)):
-            self._epoch(load, more=load.rows >= self._pace.rows)
+        load = self._gather(self._pace.rows)
+        while not self._stopping and self._something(load):
+            more = load.rows >= self._pace.rows
+            self._epoch(load, more=more)
+            # A load that is not full held all that there was. What has come meanwhile is for another call: it may
+            # always be something.
+            load = self._gather(self._pace.rows) if more else Load(pulled_ms=load.pulled_ms, ended=load.ended)
         self._epochs.commit()
 
     def _once(self) -> None:
@@ -540,7 +545,14 @@ class StreamingQuery(Reported):
         )
         reporter = self._reporter
         self._puller = Puller(
-            self._intake, self._lock, self._clock, bounds, lambda: self._pace.rows, reporter.pulled, reporter.blocked
+            self._intake,
+            self._lock,
+            self._clock,
+            bounds,
+            lambda: self._pace.rows,
+            reporter.pulled,
+            reporter.blocked,
+            to_the_end=self._draining or options.trigger.kind is TriggerKind.AVAILABLE_NOW,
         )
         self._puller.start()
         try:
