@@ -164,6 +164,37 @@ def test_a_view_that_cannot_begin_leaves_nothing(session: DataflowSession) -> No
     assert session.tables() == []
 
 
+def test_what_a_view_reads_by_its_definition_stays_too(session: DataflowSession, tmp_path: Path) -> None:
+    """A dropped source would break the view, and one without its watermark empty it, when the database is opened."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("k,v\na,1\nb,-1\n")
+    folder, source = tmp_path / "in", "SOURCE TABLE e (k VARCHAR, v INTEGER) USING csv"
+    session.sql(f"""
+        CREATE {source} OPTIONS(path: '{folder}', settle: 0);
+        CREATE TABLE f USING csv OPTIONS(path: '{folder}/a.csv');
+        CREATE VIEW plain AS SELECT k FROM e JOIN f USING (k) WHERE e.v > 0;
+        CREATE VIEW above AS SELECT k FROM plain;
+        CREATE MATERIALIZED VIEW m AS SELECT k, count(*) AS n FROM above JOIN t USING (k) GROUP BY k
+    """)
+    for text in (
+        "DROP SOURCE TABLE e",
+        f"CREATE OR REPLACE {source} OPTIONS(path: '{tmp_path}')",
+        "DROP VIEW plain",
+        "DROP VIEW above",
+        "CREATE OR REPLACE VIEW plain AS SELECT k FROM e",
+        "DROP TABLE f",
+        "CREATE OR REPLACE TABLE f (k VARCHAR, v BIGINT)",
+        "CREATE OR REPLACE TABLE f AS SELECT k, v FROM t",
+        f"CREATE OR REPLACE TABLE t USING csv OPTIONS(path: '{folder}/a.csv')",
+    ):
+        error = refused("catalog.followed", lambda text=text: session.sql(text))  # type: ignore[misc]
+        assert error.hint == "DROP MATERIALIZED VIEW m first"
+        assert error.place is not None
+    refused("catalog.followed", lambda: session.table("t").save_as_table("f", or_replace=True))
+    assert rows(session, "SELECT * FROM m") == [("a", 1)]
+    session.sql("DROP MATERIALIZED VIEW m; DROP SOURCE TABLE e; DROP VIEW above; DROP VIEW plain; DROP TABLE f")
+
+
 def test_what_is_followed_stays(session: DataflowSession) -> None:
     session.sql(f"CREATE MATERIALIZED VIEW m AS {GROUPED}; CREATE MATERIALIZED VIEW mm AS SELECT sum(s) AS s FROM m")
     for text in (

@@ -24,6 +24,7 @@ from velaria_core.errors import (
     SqlSemanticError,
     SqlUnsupportedError,
     TableKindError,
+    VelariaError,
     did_you_mean,
 )
 from velaria_core.execution import batch, endpoints, files, lower
@@ -113,6 +114,7 @@ class Catalog:
         self._entries: dict[str, Entry] = {}
         self._held: dict[str, Any] = {}  # sources and sinks that programs hold the other end of, by folded name
         self._feeds = Feeds(engine)
+        self._read_by: dict[str, frozenset[str]] = {}  # by materialized view, the names that its query reads
         self._known_views: Views | None = None
         if engine.settings.path is not None:
             self._load()
@@ -211,8 +213,7 @@ class Catalog:
                 f'"{entry.name}" is a {entry.kind}',
                 hint=f"DROP {entry.kind.upper()} {entry.name}",
             )
-        if feeds := self._feeds.of(entry.name):
-            raise followed(entry.name, feeds, "would be gone")
+        self._refuse_followed(entry, "would be gone")
         if entry.kind is EntryKind.MATERIALIZED:
             self._views.drop(entry.name)
         with self._engine.cursor() as cursor:
@@ -222,6 +223,16 @@ class Catalog:
                 cursor.rows(f"DELETE FROM {OBJECTS} WHERE lower(name) = lower($1)", [entry.name])
         self._forget(entry.name)
         return True
+
+    def _refuse_followed(self, entry: Entry, what: str) -> None:
+        """
+        Raises:
+            InputError[catalog.followed]: a materialized view reads it, and would not find it as it was.
+        """
+        known = [one for one in self._entries.values() if one.kind is EntryKind.MATERIALIZED]
+        views = [one.name for one in known if entry.name.lower() in self._read_by.get(one.name.lower(), ())]
+        if views:
+            raise followed(entry.name, views, what)
 
     def _not_found(self, name: str) -> CatalogNotFoundError:
         return CatalogNotFoundError(
@@ -465,9 +476,12 @@ class Catalog:
                 f'there is already a {existing.kind} "{existing.name}"',
                 hint="CREATE OR REPLACE, IF NOT EXISTS, or DROP it first",
             )
+        defined = statement.using is not None or bool(statement.options)
+        if existing is not None and (defined or existing.stored is None):
+            self._refuse_followed(existing, "would be another")
         if statement.as_select is not None:
             return self._create_as(statement, self.bind(statement.as_select, text))
-        if statement.using is not None or statement.options:
+        if defined:
             self._define(statement, kind, text)
             return _done(f"create {noun} done")
         if not statement.columns:
@@ -585,6 +599,8 @@ class Catalog:
                 f'there is already a {existing.kind} "{existing.name}"',
                 hint="CREATE OR REPLACE VIEW" if existing.kind is EntryKind.VIEW else "DROP it, or use another name",
             )
+        if existing is not None:
+            self._refuse_followed(existing, "would be another")
         entry = Entry(name, EntryKind.VIEW, sql=_text_of(statement.span, text), temporary=statement.temp)
         # Bound once with the new meaning in place: errors and circles show now, not at the first use.
         self._entries[name.lower()] = entry
@@ -667,7 +683,14 @@ class Catalog:
             bases[entry.name] = schema = self._stored(entry.name, entry.stored, entry.kind).schema
             return source_node(self._views.followed_source(view, entry.name, schema), entry.name)
 
-        return self.view_plan(statement, text, _Names(self, streaming=True, follow=follow))
+        names = _Names(self, streaming=True, follow=follow)
+        try:
+            node = self.view_plan(statement, text, names)
+        except VelariaError:
+            self._read_by.setdefault(view.lower(), names.bound)
+            raise
+        self._read_by[view.lower()] = names.bound
+        return node
 
     def _refresh(self, statement: Refresh, _text: str) -> pa.Table:
         name = str(statement.name)
@@ -759,6 +782,8 @@ class Catalog:
                 f'there is already a {existing.kind} "{existing.name}"',
                 hint="or_replace=True",
             )
+        if existing is not None and existing.stored is None:
+            self._refuse_followed(existing, "would be another")
         rows = self._make(name, node, quoted(name))
         self._forget(name)
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
@@ -858,6 +883,11 @@ class _Names:
         self.table_function = catalog.table_function
         self.schema_of = catalog.schema_of
         self.time_kind = catalog.time_kind
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """The names that were asked for so far, folded; also those that views read."""
+        return frozenset(self._made)
 
     def table(self, name: str, place_text: str | None = None, tree: exp.Expr | None = None) -> Node:
         """See `Tables`."""

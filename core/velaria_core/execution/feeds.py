@@ -12,7 +12,7 @@ takes to its commit; so a reader that has seen a position misses none before it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -157,7 +157,7 @@ class Feeds:
             self.take(cursor, base, stored, "-1")
             made = make()
             if not cursor.schema(f"SELECT * FROM {stored}").equals(before):
-                raise followed(base, feeds, "would have other columns")
+                raise followed(base, [feed.view for feed in feeds], "would have other columns")
             for feed in feeds:
                 self._fill(cursor, feed)
         return made
@@ -241,11 +241,11 @@ def exists(cursor: Cursor, table: str) -> bool:
     return bool(cursor.rows(known, [SCHEMA, table]))
 
 
-def followed(base: str, feeds: Sequence[Feed], what: str) -> InputError:
-    """A base may not be changed so while views follow it."""
-    views = ", ".join(sorted({feed.view for feed in feeds}))
+def followed(base: str, views: Iterable[str], what: str) -> InputError:
+    """A base may not be changed so while materialized views read it."""
+    known = sorted(set(views))
     return InputError(
         "catalog.followed",
-        f'"{base}" {what}, and the materialized view {views} follows it',
-        hint=f"DROP MATERIALIZED VIEW {feeds[0].view} first",
+        f'"{base}" {what}, and the materialized view {", ".join(known)} follows it',
+        hint=f"DROP MATERIALIZED VIEW {known[0]} first",
     )

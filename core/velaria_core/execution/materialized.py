@@ -155,6 +155,7 @@ class Views:
         """Stop a view's query and remove what it kept; its table is the caller's to drop."""
         view = self._views.pop(name.lower(), None)
         if view is not None:
+            _let_go(view)
             with view.lock:
                 self._close(view)
         with self._feeds.locked, self._engine.cursor() as cursor, cursor.transaction():
@@ -171,6 +172,8 @@ class Views:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
+        for view in self._views.values():
+            _let_go(view)
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join()
         for view in self._views.values():
@@ -314,3 +317,10 @@ class Views:
                     self._bring_up(view)
             except VelariaError as error:
                 view.error = error
+
+
+def _let_go(view: View) -> None:
+    """Whoever advances the view has it: that ends with the epoch at hand, however much its sources have."""
+    query = view.query
+    if query is not None:
+        query.stop()
