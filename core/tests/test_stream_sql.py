@@ -133,6 +133,28 @@ def test_a_source_is_read_twice_by_one_query_and_by_two(session: DataflowSession
     assert session.memory_sink("other").result().num_rows == 4
 
 
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "SINK TABLE one USING csv OPTIONS(path: 'one.csv')",
+        "SINK TABLE one USING parquet OPTIONS(path: 'one/')",
+        "SINK TABLE one USING table OPTIONS(path: 'one.duckdb')",
+        "SINK TABLE one USING memory",
+        "TABLE one (v BIGINT)",
+    ],
+)
+def test_two_queries_do_not_write_to_one_place(session: DataflowSession, sink: str) -> None:
+    """Each would cut away or count as its own what the other one wrote."""
+    session.sql(f"CREATE {sink}; CREATE SOURCE TABLE pushed (v BIGINT) USING queue")
+    first = session.start_stream_sql("INSERT INTO one SELECT v FROM pushed")
+    error = refused("sink.taken", lambda: session.start_stream_sql("INSERT INTO one SELECT v FROM events"))
+    assert "UNION ALL" in (error.hint or "")
+    session.queue_source("pushed").push_rows([(7,)])
+    first.stop(drain=True)
+    assert first.progress()["rows_out"] == 1
+    assert session.start_stream_sql("INSERT INTO one SELECT v FROM events").await_termination(60)
+
+
 def test_every_using_of_a_sink_takes_the_rows(session: DataflowSession, tmp_path: Path) -> None:
     """Q-80, and every line of the table of sinks."""
     session.sql("CREATE SINK TABLE p USING parquet OPTIONS(path: 'p')")

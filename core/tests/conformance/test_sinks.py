@@ -447,6 +447,7 @@ def test_csv_redoes_an_append_that_was_cut_off(written: int, tmp_path: Path, eng
     whole = path.read_bytes()
     path.write_bytes(whole[: len(before) + written])
     (tmp_path / ref).write_bytes(saved)
+    sink.close()
     again = CsvAppendSink(engine, path)
     again.open(sink_context(SinkMode.APPEND, 2))
     again.commit(2, ref)
@@ -487,6 +488,7 @@ def test_a_sink_ahead_of_its_query_is_refused(make: str, tmp_path: Path, engine:
 def test_file_set_names_what_counts(tmp_path: Path, engine: Engine) -> None:
     sink = _written(FileSetSink(engine, tmp_path), TABLE)
     sink.stage(2, TABLE)
+    sink.close()
     (tmp_path / "part-00000009-stranger.parquet").write_bytes(b"no")
     assert [path.name[:13] for path in parts(tmp_path)] == ["part-00000001"]
     again = FileSetSink(engine, tmp_path)
@@ -499,6 +501,7 @@ def test_file_set_forgets_a_line_that_was_cut_off(tmp_path: Path, engine: Engine
     sink = _written(FileSetSink(engine, tmp_path), TABLE)
     ref = sink.stage(2, TABLE)
     sink.commit(2, ref)
+    sink.close()
     manifest = tmp_path / MANIFEST
     manifest.write_bytes(manifest.read_bytes()[:-7])
     assert len(parts(tmp_path)) == 1
@@ -528,6 +531,7 @@ def test_file_set_of_the_whole_result_keeps_few_files(tmp_path: Path, engine: En
     assert len(list(tmp_path.glob("part-*"))) == 2, "and the one before, for whoever reads it now"
     sink._compact()
     assert [path.name[:13] for path in parts(tmp_path)] == ["part-00000005"]
+    sink.close()
     _written(sink, TABLE, mode=SinkMode.REPLACE, last_epoch=5)
     assert [path.name[:13] for path in parts(tmp_path)] == ["part-00000006"]
 

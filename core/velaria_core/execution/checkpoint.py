@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from velaria_core.errors import DataError, StateError
+from velaria_core.execution.claims import claimed
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files.paths import within
 from velaria_core.execution.outside import outside
@@ -136,12 +136,8 @@ class Ledger:
         return [name for (name,) in found]
 
 
-_claims = threading.Lock()
-_claimed: set[str] = set()
-
-
 @contextmanager
-def claimed(folder: str | None) -> Iterator[None]:
+def claimed_folder(folder: str | None) -> Iterator[None]:
     """The folder is this query's alone. The engine keeps other processes away, and lets in those of this one.
 
     Raises:
@@ -150,17 +146,10 @@ def claimed(folder: str | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    real = os.path.realpath(folder)
-    with _claims:
-        if real in _claimed:
-            told = f"another query of this process runs on the checkpoint {folder}"
-            raise StateError("database.locked", told, hint="stop it, or give this one a checkpoint_path of its own")
-        _claimed.add(real)
-    try:
+    told = f"another query of this process runs on the checkpoint {folder}"
+    hint = "stop it, or give this one a checkpoint_path of its own"
+    with claimed(os.path.realpath(folder), StateError("database.locked", told, hint=hint)):
         yield
-    finally:
-        with _claims:
-            _claimed.discard(real)
 
 
 def state_engine(folder: str | None, settings: Settings) -> Engine:

@@ -22,7 +22,8 @@ from velaria_core.changes import has_diff
 from velaria_core.contract import abi
 from velaria_core.contract.modes import OutputMode, QueryStatus, SinkMode, TriggerKind
 from velaria_core.errors import DataError, ExternalError, InputError, VelariaError, did_you_mean
-from velaria_core.execution.checkpoint import Ledger, claimed, state_engine
+from velaria_core.execution.checkpoint import Ledger, claimed_folder, state_engine
+from velaria_core.execution.claims import taken
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import (
@@ -44,7 +45,7 @@ from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
-from velaria_core.execution.registry import register
+from velaria_core.execution.registry import active, register
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.stream_strategy import decided
@@ -121,6 +122,7 @@ class StreamingQuery(Reported):
         self._mirror: Mirror | None = None
         self._state_held, self._sinks_held, self._sources_held = ExitStack(), ExitStack(), ExitStack()
         try:
+            self._refuse_taken()
             sources = [stream.source.info() for stream in self._inputs]
             self._letters = DeadLetters(sources) if options.dead_letter is not None else None
             flow = self._open_state()
@@ -148,9 +150,19 @@ class StreamingQuery(Reported):
 
     # --- opening and closing --------------------------------------------------------------------------------
 
+    def _refuse_taken(self) -> None:
+        """
+        Raises:
+            StateError[sink.taken]: a query of this session that has not ended writes to one of the sinks.
+        """
+        mine = {id(sink) for sink in self._sinks.values()}
+        for other in active(self._engine):
+            if not mine.isdisjoint(id(sink) for sink in other._sinks.values()):
+                raise taken(f"this sink: {other.id}")
+
     def _open_state(self) -> Dataflow:
         options = self._options
-        self._state_held.enter_context(claimed(options.checkpoint_path))
+        self._state_held.enter_context(claimed_folder(options.checkpoint_path))
         state = state_engine(options.checkpoint_path, self._engine.settings)
         self._state_held.callback(state.close)
         store = Store(state)

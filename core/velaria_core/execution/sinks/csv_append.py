@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 from velaria_core.contract.abi import SinkContext, SinkInfo
 from velaria_core.contract.modes import SinkMode
 from velaria_core.errors import InputError, StateError
+from velaria_core.execution.claims import locked, taken
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.files.paths import PathLike, within
 from velaria_core.execution.outside import outside, replace_file, sync_folder
@@ -69,7 +71,9 @@ class CsvAppendSink:
         self._head = b""
         self._note = self._path.with_name(f".{self._path.name}.velaria.json")
         self._prefix = f".{self._path.name}.velaria-"
+        self._lock = self._path.with_name(f".{self._path.name}.velaria.lock")
         self._sidecar = _Sidecar()
+        self._held = ExitStack()
 
     def info(self) -> SinkInfo:
         return SinkInfo(frozenset({SinkMode.APPEND, SinkMode.RETRACT}), transactional=True, idempotent=True)
@@ -78,12 +82,13 @@ class CsvAppendSink:
         """
         Raises:
             InputError[sink.schema]: the file begins with another header. InputError[file.not_found]: no such folder.
-            StateError[sink.changed]: the file is shorter than it was. StateError[sink.ahead, sink.sidecar].
+            StateError[sink.changed]: the file is shorter than it was. StateError[sink.ahead, sink.sidecar, sink.taken].
         """
         self._head = self._header_line(staged_schema(context).names) if self._header else b""
         if not self._path.parent.is_dir():
             raise InputError("file.not_found", f"there is no folder {self._path.parent}", hint="create it first")
-        with outside(f"opening {self._path}"):
+        with ExitStack() as held, outside(f"opening {self._path}"):
+            held.enter_context(locked(self._lock, taken(str(self._path))))
             self._sidecar = self._read_sidecar()
             if self._is_staged(self._sidecar.staged):
                 self._append()
@@ -95,6 +100,7 @@ class CsvAppendSink:
             self._check_file()
             if self._sidecar.epoch and not context.last_epoch:
                 self._write_sidecar(_Sidecar(0, "", self._size(), self._size()))
+            self._held = held.pop_all()
 
     def _check_file(self) -> None:
         """The file is there as it was left, or empty, and its header is that of the rows to come."""
@@ -171,7 +177,7 @@ class CsvAppendSink:
             self._path.with_name(ref).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._held.close()
 
     # --- the file and its sidecar
 

@@ -12,6 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow as pa
 from velaria_core.contract.abi import SinkContext, SinkInfo
 from velaria_core.contract.modes import SinkMode
 from velaria_core.errors import InputError, StateError
+from velaria_core.execution.claims import locked, taken
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.files.paths import PathLike, within
 from velaria_core.execution.outside import outside, replace_file, sync_folder
@@ -144,6 +146,7 @@ class FileSetSink:
         self._manifest = _Manifest()
         self._replaces = False
         self._retired: list[str] = []
+        self._held = ExitStack()
 
     def info(self) -> SinkInfo:
         modes = frozenset({SinkMode.APPEND, SinkMode.RETRACT, SinkMode.REPLACE})
@@ -153,7 +156,7 @@ class FileSetSink:
         """
         Raises:
             InputError[sink.schema]: the folder holds parts of another format, form or schema.
-            StateError[sink.manifest, sink.ahead].
+            StateError[sink.manifest, sink.ahead, sink.taken].
         """
         self._replaces = context.mode is SinkMode.REPLACE
         head = {
@@ -162,8 +165,9 @@ class FileSetSink:
             "mode": context.mode.value,
             "columns": {item.name: type_name(item.type) for item in staged_schema(context)},
         }
-        with outside(f"opening {self._folder}"):
+        with ExitStack() as held, outside(f"opening {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(self._folder, taken(str(self._folder))))
             self._manifest = found = _read(self._folder)
             if found.head is not None and found.head != head:
                 what = next(key for key in head if found.head.get(key) != head[key])
@@ -180,6 +184,7 @@ class FileSetSink:
                 self._add({"begin": True, "query": context.query_id})
             if self._replaces and found.lines > _COMPACT_LINES:
                 self._compact()
+            self._held = held.pop_all()
 
     def _clean(self, last_epoch: int) -> None:
         """Remove what a crash left: parts that were staged too late, and parts that no longer count."""
@@ -256,4 +261,4 @@ class FileSetSink:
             (self._folder / f".{ref}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._held.close()

@@ -11,6 +11,7 @@ again only after a restart.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from velaria_core.contract.abi import DIFF, SinkContext, SinkInfo
 from velaria_core.contract.modes import DeliveryMode, SinkMode
 from velaria_core.errors import InputError, StateError
+from velaria_core.execution.claims import claimed, taken
 from velaria_core.execution.duck import Cursor, Engine, Settings
 from velaria_core.execution.files.paths import PathLike
 from velaria_core.execution.sinks.folding import SIGNED, refuse_if_ahead, staged_gone
@@ -67,13 +69,15 @@ class TableSink:
         """
         Raises:
             InputError[sink.schema]: the table has other columns; RETRACT with a column "rowid".
-            StateError[database.locked]: another process has the file open. StateError[sink.ahead].
+            StateError[database.locked]: another process has the file open. StateError[sink.ahead, sink.taken].
         """
         with ExitStack() as held:
             engine = self._engine
             if engine is None:
                 engine = Engine(Settings(path=self._file, threads=1))
                 held.callback(engine.close)
+            where = id(engine) if self._file is None else os.path.realpath(self._file)
+            held.enter_context(claimed((where, self._name.lower()), taken(f'"{self._name}"')))
             cursor = held.enter_context(engine.cursor())
             self._context = context
             self._prepare_tables(cursor, context)
