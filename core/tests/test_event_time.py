@@ -103,10 +103,10 @@ def test_a_window_comes_out_once_when_the_watermark_has_passed_its_end() -> None
 
 def test_rows_of_the_watermarks_own_time_are_not_late() -> None:
     events = Events(counted(delay=0))
-    assert events.give(10_000) == []
+    assert events.give(10_000, 10_000) == []
     assert events.give(9_999, 10_000) == []
     assert (events.late_rows, events.late_dropped_rows) == (1, 1)
-    assert events.end() == windows((10_000, 2))
+    assert events.end() == windows((10_000, 3))
 
 
 def test_a_late_row_counts_as_long_as_its_window_is_open() -> None:
@@ -273,12 +273,54 @@ def test_rows_that_were_ahead_count_once_time_comes_near() -> None:
     assert events.late_rows == 0
 
 
+@pytest.mark.parametrize("rows", [(1_000, 2_000, 11_000), (None, 1_000, None, 2_000, 11_000)])
+def test_a_first_row_dated_a_year_ahead_is_not_believed_alone(rows: tuple[int | None, ...]) -> None:
+    events = Events(counted())
+    assert events.give(1_500 + 365 * DAY_MS) == []
+    assert events.watermark is None
+    came = [window for row in rows for window in events.give(row)]
+    assert came == windows((0, 2))
+    assert (events.late_rows, events.ahead_rows) == (0, 1)
+    events.end()
+    assert sum(row["n"] for row in events.sink.result().to_pylist()) == len(rows) + 1
+
+
+def test_a_first_row_alone_outlives_a_restart(tmp_path: Path) -> None:
+    source = MemorySource(schema=SCHEMA, bounded=False)
+    for day, told in [(365, None), (0, "1969-12-31T23:59:59.000000Z")]:
+        events = Events(counted(), path=tmp_path, source=source)
+        events.give(day * DAY_MS)
+        assert events.watermark == told
+        events.query.stop()
+    assert events.ahead_rows == 1
+
+
+def test_a_stream_that_begins_with_a_wrong_past_goes_on() -> None:
+    events = Events(counted())
+    events.give(0, 0)
+    many = range(365 * DAY_MS, 365 * DAY_MS + 80_000, 1_000)
+    # Some rows without a clock come all the time, and do not keep the others waiting.
+    for at in many:
+        events.give(at, at, at, 0)
+    assert events.watermark == "1971-01-01T00:01:18.000000Z"
+    events.end()
+    assert sum(row["n"] for row in events.sink.result().to_pylist() if row["w"]) == 3 * len(many)
+
+
+def test_as_many_rows_of_a_wrong_future_as_others_are_not_followed() -> None:
+    events = Events(counted())
+    for at in range(1_000, 200_000, 1_000):
+        events.give(at, at + 365 * DAY_MS)
+    assert events.watermark == "1970-01-01T00:03:18.000000Z"
+    assert events.late_rows == 0
+
+
 def test_a_stream_that_goes_far_ahead_is_followed() -> None:
     events = Events(counted())
-    events.give(1_000)
+    events.give(1_000, 1_000)
     events.give(*(40 * DAY_MS + at for at in range(40)))
     assert events.ahead_rows == 40
-    assert events.give(*(40 * DAY_MS + 11_000 + at for at in range(40))) == windows((0, 1), (40 * DAY_MS, 40))
+    assert events.give(*(40 * DAY_MS + 11_000 + at for at in range(40))) == windows((0, 2), (40 * DAY_MS, 40))
     assert events.end() == windows((40 * DAY_MS + 10_000, 40))
 
 
@@ -289,6 +331,9 @@ def test_nothing_waits_where_nothing_closes() -> None:
     assert events.ahead_rows == 1
     events.give(2_000)
     assert events.late_rows == 0
+    for at in range(70):
+        events.give(800 * DAY_MS + at)
+    assert events.watermark == "1972-03-10T23:59:59.069000Z"
 
 
 # --- several streams ----------------------------------------------------------------------------------------
@@ -305,7 +350,7 @@ def test_the_slowest_stream_holds_the_watermark_unless_it_is_idle() -> None:
 
     events = Events(build, session=session, clock=clock)
     other.add(pa.table([[3_000], ["b"]], schema=SCHEMA))
-    assert events.give(25_000) == []
+    assert events.give(25_000, 25_000) == []
     clock.advance(59_999)
     assert events.run() == []
     clock.advance(1)
@@ -315,7 +360,7 @@ def test_the_slowest_stream_holds_the_watermark_unless_it_is_idle() -> None:
     assert events.run() == []
     assert events.late_dropped_rows == 1
     other.end()
-    assert events.give(30_000) == windows((20_000, 2))
+    assert events.give(30_000) == windows((20_000, 3))
 
 
 def test_a_stream_that_says_nothing_holds_the_watermark() -> None:
@@ -421,6 +466,26 @@ def test_a_clock_that_goes_back_does_no_harm() -> None:
     clock.advance(25_000)
     assert moments(events.run()) == [(20.0, 2)]
     assert events.late_rows == 0
+
+
+def test_silence_is_counted_anew_by_a_clock_that_goes_back() -> None:
+    session, clock, other = DataflowSession(), ManualClock(10_000_000), MemorySource(schema=SCHEMA, bounded=False)
+
+    def build(events: StreamingDataFrame) -> StreamingDataFrame:
+        both = events.with_watermark("ts").union(
+            session.read_stream(other, "other").with_watermark("ts", idle="1 minute")
+        )
+        return both.window("ts", 10_000, "w").group_by("w").agg(n=fn.count())
+
+    events = Events(build, session=session, clock=clock)
+    other.add(pa.table([[500, 600], ["b", "b"]], schema=SCHEMA))
+    events.give(1_000, 20_000)
+    clock.advance(-5_000_000)
+    events.run()
+    clock.advance(59_000)
+    assert events.run() == []
+    clock.advance(1_000)
+    assert events.run() == windows((0, 3))
 
 
 def test_event_time_does_not_heed_the_clock() -> None:

@@ -26,7 +26,7 @@ from velaria_core.types import quoted
 Micros: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-JUMP_ROWS: Final = 64  # so many rows far ahead, and none near, are no error but where the stream has gone
+JUMP_ROWS: Final = 64  # so many rows far ahead, and few others, are no error but where the stream has gone
 _FARTHEST: Final = 1 << 61  # sums and differences of two times fit
 
 
@@ -81,6 +81,8 @@ class Timeline:
         reached_us: the largest believed time; None before the first.
         waiting: rows that are set aside since their times are far ahead.
         nearest_us: the least of their times; None where none wait.
+        first_us: the time of the first row, as long as it is the only one: nothing says yet whether it is right.
+        votes: how far the rows far ahead outnumber the others of late, where each other one counts twice.
     """
 
     delay_us: int
@@ -88,6 +90,8 @@ class Timeline:
     reached_us: int | None = None
     waiting: int = 0
     nearest_us: int | None = None
+    first_us: int | None = None
+    votes: int = 0
 
     @property
     def watermark_us(self) -> int | None:
@@ -101,6 +105,10 @@ class Timeline:
         if start is not None and int(times.max()) <= start + self.ahead_us:
             return replace(self, reached_us=max(start, int(times.max())))
         if start is None:
+            if self.first_us is not None:
+                times = np.append(times, self.first_us)
+            if len(times) == 1:
+                return replace(self, first_us=int(times[0]))
             # Most of the first rows are right, whatever the first of them is.
             middle = (len(times) - 1) // 2
             start = int(np.partition(times, middle)[middle])
@@ -108,7 +116,16 @@ class Timeline:
         gaps = np.flatnonzero(np.diff(above, prepend=np.int64(start)) > self.ahead_us)
         if len(gaps):
             above = above[: gaps[0]]
-        return replace(self, reached_us=int(above[-1]) if len(above) else start)
+        return replace(self, reached_us=int(above[-1]) if len(above) else start, first_us=None)
+
+    def voted(self, far: int, others: int) -> Timeline:
+        """The timeline after so many rows far ahead and so many others."""
+        votes = max(0, self.votes + far - 2 * others)
+        return self if votes == self.votes else replace(self, votes=votes)
+
+    def gone(self) -> Timeline:
+        """The timeline where the stream has gone to those far ahead: it begins anew, from the rows to come."""
+        return replace(self, reached_us=None, first_us=None, votes=0)
 
     def is_near(self) -> bool:
         """Whether rows that wait need wait no longer."""

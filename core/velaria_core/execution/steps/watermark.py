@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,10 @@ class WatermarkStep(Step):
             self._active_ms = at.now_ms
         if given is not None:
             times, valid = self._times.of(given)
-            self._line = self._line.followed(_known(times, valid))
+            first_us = self._line.first_us
+            self._line = line = self._line.followed(_known(times, valid))
+            if first_us is not None and line.reached_us is not None and first_us > line.reached_us:
+                self.ahead_rows += 1  # the first row: it has passed, and time does not follow it
             given = self._near(given, times, valid)
         if self._line.waiting and (self.ended or self._line.is_near()):
             given = self._with_those_that_waited(given)
@@ -73,13 +77,15 @@ class WatermarkStep(Step):
             return given
         far = times > line.reached_us if valid is None else (times > line.reached_us) & valid
         count = int(np.count_nonzero(far))
+        others = (len(far) if valid is None else int(np.count_nonzero(valid))) - count
+        self._line = line = line.voted(count, others)
         if not count:
             return given
-        if count == len(far) and line.waiting + count >= JUMP_ROWS:
-            # Nothing else comes any more: time has gone there.
-            self._line = Timeline(line.delay_us, line.ahead_us, None, line.waiting, line.nearest_us)
+        if line.votes >= JUMP_ROWS:
+            # Little else comes any more: time has gone there.
+            self._line = line.gone()
             if self._folds:
-                self._line = self._line.followed(times)
+                self._line = self._line.followed(np.repeat(times[far], 2))  # also of one row
                 return given
             return self._with_those_that_waited(given)
         self.ahead_rows += count
@@ -94,7 +100,7 @@ class WatermarkStep(Step):
         line, nearest = self._line, int(times.min())
         if line.nearest_us is not None:
             nearest = min(nearest, line.nearest_us)
-        self._line = Timeline(line.delay_us, line.ahead_us, line.reached_us, line.waiting + len(times), nearest)
+        self._line = replace(line, waiting=line.waiting + len(times), nearest_us=nearest)
 
     def _with_those_that_waited(self, given: Changes) -> Changes:
         """These rows and those that were set aside, less what is far ahead even so."""
@@ -102,9 +108,7 @@ class WatermarkStep(Step):
         self._release()
         rows = waited if given is None else concat([given, waited])
         times, valid = self._times.of(rows)
-        line = self._line
-        reached = line.reached_us
-        self._line = Timeline(line.delay_us, line.ahead_us, reached).followed(_known(times, valid))
+        self._line = replace(self._line, waiting=0, nearest_us=None, votes=0).followed(_known(times, valid))
         if self.ended or self._line.reached_us is None:
             return rows
         far = times > self._line.reached_us if valid is None else (times > self._line.reached_us) & valid
@@ -136,6 +140,8 @@ class WatermarkStep(Step):
         return self._line.watermark_us
 
     def is_idle(self, now_ms: int) -> bool:
+        # A clock that went back counts the silence anew.
+        self._active_ms = None if self._active_ms is None else min(self._active_ms, now_ms)
         silent = 0 if self._active_ms is None else now_ms - self._active_ms
         return self._operator.idle_ms is not None and silent >= self._operator.idle_ms
 
@@ -146,7 +152,13 @@ class WatermarkStep(Step):
 
     def snapshot(self) -> dict[str, Any]:
         line = self._line
-        return {"reached_us": line.reached_us, "waiting": line.waiting, "nearest_us": line.nearest_us}
+        return {
+            "reached_us": line.reached_us,
+            "waiting": line.waiting,
+            "nearest_us": line.nearest_us,
+            "first_us": line.first_us,
+            "votes": line.votes,
+        }
 
     def restore(self, remembered: dict[str, Any]) -> None:
         self._line = self._durable = Timeline(self._durable.delay_us, self._durable.ahead_us, **remembered)
