@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -339,6 +341,47 @@ def test_a_query_on_a_thread_is_not_also_run_by_the_caller() -> None:
         query.process_available()
     assert caught.value.code == "stream.started"
     query.stop()
+
+
+def test_a_query_that_is_awaited_is_started_a56() -> None:
+    sink = Gathered()
+    finished(query_over(Scripted(TEN), sink=sink))
+    assert len(sink.rows) == 10
+
+
+def test_a_query_that_has_stopped_has_nothing_to_do() -> None:
+    query = query_over(Scripted(TEN), sink=Gathered())
+    query.stop()
+    assert query.process_available() == 0
+    assert query.await_termination(PATIENCE_S)
+
+
+# --- the end of the program
+
+
+@pytest.mark.parametrize("ending", ["pass", "raise SystemExit(3)"])
+@pytest.mark.parametrize("sink", ["MemorySink()", "QueueSink(capacity_rows=1)"])
+def test_a_program_may_end_while_queries_run(sink: str, ending: str, tmp_path: Path) -> None:
+    """They are stopped: the interpreter does not end under a thread that is inside the engine."""
+    program = f"""
+import velaria_core as velaria
+from velaria_core.execution.sinks.memory import MemorySink
+from velaria_core.execution.sinks.queue import QueueSink
+from velaria_core.execution.sources.rate import RateSource
+
+session = velaria.DataflowSession(threads=1)
+for folder in (None, {str(tmp_path)!r}):
+    counted = session.read_stream(RateSource(1_000, wait=False), "rate").group_by("key").count()
+    query = counted.write_stream({sink}, checkpoint_path=folder).start()
+while not query.progress()["batches_pulled"]:
+    pass
+{ending}
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    made = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
+    assert (made.returncode, made.stdout, made.stderr) == (3 if "3" in ending else 0, "", "")
 
 
 # --- the session's limits

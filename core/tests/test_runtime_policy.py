@@ -336,3 +336,13 @@ def test_a_folder_that_cannot_be_written_is_told(disk: Path) -> None:
     query.process_available()
     query.stop()
     assert len(sink.rows) == 10
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_query_that_has_failed_tells_so_again(threaded: bool) -> None:
+    query = query_over(Scripted(TEN), sink=Gathered(staging=Failing(passing, 1)))
+    for _ in range(3):
+        with pytest.raises(ExternalError, match="sink output: the service is away"):
+            _ = query.await_termination(PATIENCE_S) if threaded else query.process_available()
+    with pytest.raises(ExternalError, match="sink output: the service is away"):
+        query.await_termination(PATIENCE_S)

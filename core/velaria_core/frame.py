@@ -264,8 +264,8 @@ class Frame:
             late: "drop" leaves out rows for windows that are closed, and counts them; "fold" never closes anything, so
                 results are corrected for any row; "side" sends every row behind the watermark to the late sink of
                 `write_stream`, and not into the result.
-            ahead: a row dated so far ahead of all others is set aside until time comes near it, until 64 of them and few
-                others have come, or until the stream ends. So a wrong date does not close all windows.
+            ahead: a row dated so far ahead of all others is set aside until time comes near it, until 64 of them and
+                few others have come, or until the stream ends. So a wrong date does not close all windows.
             idle: a stream that is silent for so long by the clock does not hold back the watermark of those it is
                 joined or united with; without it, it does.
 

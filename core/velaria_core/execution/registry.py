@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import MutableSet
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _queries: WeakKeyDictionary[Engine, MutableSet[StreamingQuery]] = WeakKeyDictionary()
+_EXIT_S = 5.0
 
 
 def register(engine: Engine, query: StreamingQuery) -> None:
@@ -32,3 +34,13 @@ def stop_all(engine: Engine) -> None:
     """Stop every query of an engine, and wait until it has stopped."""
     for query in active(engine):
         query.stop()
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    """An interpreter must not end under a thread that is inside the engine, nor wait for ever for a sink."""
+    with _lock:
+        queries = [query for several in _queries.values() for query in several]
+    for query in queries:
+        if query.is_active:
+            query.leave(_EXIT_S)

@@ -382,16 +382,21 @@ class StreamingQuery(Reported):
         """Run epochs on this thread until the sources have nothing more now; returns the rows taken in.
 
         Raises:
-            VelariaError: an epoch failed; it left nothing behind, and the query is closed.
+            VelariaError: an epoch failed, now or before; it left nothing behind, and the query is closed.
         """
         if self._thread is not None:
             raise InputError("stream.started", f"{self.id} runs on a thread of its own", hint="await_termination()")
         before = self._reporter.now().rows_in
         with self._alone:
+            if self._error is not None:
+                raise self._error
+            if not self.is_active:
+                return 0
             self._busy = True
             try:
                 self._persist(self._process)
             except BaseException as error:
+                self._error = _told(error)
                 self._close(QueryStatus.FAILED, error)
                 raise
             finally:
@@ -401,10 +406,10 @@ class StreamingQuery(Reported):
         return self._reporter.now().rows_in - before
 
     def await_termination(self, timeout_s: float | None = None, max_batches: int | None = None) -> bool:
-        """Wait until the query has stopped; False when the time ran out.
+        """Wait until the query has stopped; False when the time ran out. It is started where it was not.
 
         Args:
-            max_batches: stop the query once it has processed so many more batches; it is started where it was not.
+            max_batches: stop the query once it has processed so many more batches.
 
         Raises:
             VelariaError: what the query failed with.
@@ -413,8 +418,8 @@ class StreamingQuery(Reported):
             with self._lock:
                 self._batches_max = self._epochs.batches + max_batches
                 self._lock.notify_all()
-            if self._thread is None and self.is_active:
-                self.start()
+        if self._thread is None and self.is_active:
+            self.start()
         if self._thread is not None:
             if not self._ended.wait(timeout_s):
                 return False
@@ -435,12 +440,7 @@ class StreamingQuery(Reported):
         """
         if drain and self._thread is None and self.is_active:
             self.process_available()
-        self._intake.wake_all()
-        with self._lock:
-            self._draining, self._stopping = drain, not drain
-            if drain and self._puller is not None:
-                self._puller.finish()
-            self._lock.notify_all()
+        self._ask_to_stop(drain=drain)
         if self._thread is None:
             with self._alone:
                 if self.is_active and not self._busy:
@@ -448,6 +448,22 @@ class StreamingQuery(Reported):
         elif threading.current_thread() not in self._threads():
             self._ended.wait()
             self._thread.join()
+
+    def leave(self, timeout_s: float) -> None:
+        """Stop as a program ends: no epoch is at hand any more when this returns, or the time ran out."""
+        self._ask_to_stop(drain=False)
+        if self._thread is not None:
+            self._ended.wait(timeout_s)
+        elif self._alone.acquire(timeout=timeout_s):
+            self._alone.release()
+
+    def _ask_to_stop(self, *, drain: bool) -> None:
+        self._intake.wake_all()
+        with self._lock:
+            self._draining, self._stopping = drain, not drain
+            if drain and self._puller is not None:
+                self._puller.finish()
+            self._lock.notify_all()
 
     def _threads(self) -> list[threading.Thread | None]:
         """Those of the query itself."""
