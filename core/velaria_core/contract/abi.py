@@ -16,8 +16,8 @@ one of the two.
 
 Calls to one object never overlap, but they may come from different threads. An exception from any method
 fails the epoch; the query's error policy decides what then (`ExternalError(retryable=True)` invites a retry,
-which closes and opens again). Tables are Arrow; where rows carry a sign, their last column is `diff`, int64
-and not null.
+which closes and opens again). Tables are Arrow; where rows carry a sign, it is their last column, int64 and
+not null. It is called `diff`; for a sink whose rows have such a column already, `SinkContext.diff` says how.
 
 One conformance suite runs over every source and sink, Velaria's own and others'.
 """
@@ -295,6 +295,7 @@ class SinkContext:
         output_mode: what the query asked for.
         keys: columns that identify a row, for UPSERT; empty where the result has none.
         delivery_mode: what the query holds.
+        diff: name of the sign column, where the mode has one: `diff`, or `diff_1` beside a column of that name.
         last_epoch: the last epoch that is durable in the query, 0 at its very start. Output staged for later
             epochs is left from a crash: remove it. Output staged for this epoch or earlier is to be kept: its
             `commit` follows where it may be missing.
@@ -310,6 +311,7 @@ class SinkContext:
     keys: tuple[str, ...] = ()
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     last_epoch: int = 0
+    diff: str = DIFF
 
 
 @runtime_checkable

@@ -366,10 +366,17 @@ def _told(columns: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in columns) or "none"
 
 
+def diff_name(columns: Sequence[str]) -> str:
+    """What the sign is called beside these columns of a sink's rows: `diff` where none of them is called so."""
+    taken = {name.lower() for name in columns}
+    names = (abi.DIFF, *(f"{abi.DIFF}_{at}" for at in range(1, len(columns) + 1)))
+    return next(name for name in names if name not in taken)
+
+
 def to_sink(changes: pa.Table) -> pa.Table:
     """Changes under the contract's name for their sign."""
     names = changes.schema.names
-    return changes.rename_columns([*names[:-1], abi.DIFF]) if names[-1] == DIFF else changes
+    return changes.rename_columns([*names[:-1], diff_name(names[:-1])]) if names[-1] == DIFF else changes
 
 
 class Output:
@@ -400,7 +407,7 @@ class Output:
         if net is None:
             return None
         ordered = going_first(net) if self._upserts is None else self._upserts.of(net)
-        return ordered.rename_columns([*self._columns, abi.DIFF])
+        return ordered.rename_columns([*self._columns, diff_name(self._columns)])
 
 
 def sink_mode(flow: Dataflow, wanted: OutputMode, info: abi.SinkInfo, keys: tuple[str, ...] = ()) -> SinkMode | None:

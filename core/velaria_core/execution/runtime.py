@@ -33,6 +33,7 @@ from velaria_core.execution.epoch import (
     At,
     Epochs,
     Output,
+    diff_name,
     nowhere,
     sink_mode,
     slices,
@@ -250,6 +251,7 @@ class StreamingQuery(Reported):
                 output_mode=self._options.output_mode if name == OUTPUT else OutputMode.APPEND,
                 delivery_mode=self.delivery.held,
                 last_epoch=self._epochs.last.epoch,
+                diff=diff_name(schema.names),
             )
             with blamed(f"sink {name}"):
                 sink.open(context)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from velaria_core.contract.abi import DIFF, SinkContext
+from velaria_core.contract.abi import SinkContext
 from velaria_core.contract.modes import SinkMode
 from velaria_core.errors import ExternalError, StateError
 from velaria_core.execution import batch
@@ -25,7 +25,7 @@ _numbers = count(1)
 def staged_schema(context: SinkContext) -> pa.Schema:
     """The columns of what `stage` is given."""
     if context.mode in SIGNED:
-        return context.schema.append(pa.field(DIFF, pa.int64(), nullable=False))
+        return context.schema.append(pa.field(context.diff, pa.int64(), nullable=False))
     return context.schema
 
 
@@ -40,7 +40,7 @@ def folded(tables: Sequence[pa.Table], mode: SinkMode, keys: Sequence[str], sche
         tables = tables[-1:]
     if mode not in SIGNED or not tables:
         return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
-    epoch, diff = quoted("velaria epoch"), quoted(DIFF)
+    epoch, diff = quoted("velaria epoch"), quoted(tables[0].schema.names[-1])
     numbered = pa.concat_tables(
         [
             table.append_column("velaria epoch", pa.repeat(pa.scalar(at, pa.int64()), table.num_rows))

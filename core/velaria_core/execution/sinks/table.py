@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from velaria_core.contract.abi import DIFF, SinkContext, SinkInfo
+from velaria_core.contract.abi import SinkContext, SinkInfo
 from velaria_core.contract.modes import DeliveryMode, SinkMode
 from velaria_core.errors import InputError, StateError
 from velaria_core.execution.claims import claimed, taken
@@ -81,7 +81,7 @@ class TableSink:
             cursor = held.enter_context(engine.cursor())
             self._context = context
             self._prepare_tables(cursor, context)
-            fields = [*context.schema, pa.field(DIFF, pa.int64())]
+            fields = [*context.schema, pa.field(context.diff, pa.int64())]
             self._feed = Feed("velaria_sink_feed", pa.schema(fields if context.mode in SIGNED else fields[:-1]))
             cursor.bind({self._feed.name: self._feed})
             best_effort = context.delivery_mode is DeliveryMode.BEST_EFFORT
@@ -169,7 +169,7 @@ class TableSink:
         """SQL of the rows that are fed: their count, and the columns."""
         context = self._context
         assert context is not None
-        count = quoted(DIFF) if context.mode in SIGNED else "1"
+        count = quoted(context.diff) if context.mode in SIGNED else "1"
         columns = _listed(context.schema)
         return f"(SELECT {count} AS {_COUNT}{', ' if columns else ''}{columns} FROM {self._feed.name})"
 
@@ -205,7 +205,7 @@ class TableSink:
     def _retract(self, rows: str, context: SinkContext, pending: pa.Table | None) -> None:
         """Take away and add equal rows, as often as the epoch says in sum."""
         names, columns = context.schema.names, _listed(context.schema)
-        if pending is None or pc.min(pending.column(DIFF)).as_py() < 0:
+        if pending is None or pc.min(pending.column(context.diff)).as_py() < 0:
             self._take_away(rows, names, columns)
         sums = _sums(rows, columns)
         times = f"(SELECT {columns}, unnest(range({_COUNT})) FROM {sums} AS c WHERE {_COUNT} > 0)"

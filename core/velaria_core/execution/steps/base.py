@@ -22,6 +22,7 @@ from velaria_core.logical.relation import Relation
 
 Changes: TypeAlias = pa.Table | None
 COUNT = "__n"
+RESERVED = frozenset({DIFF, COUNT, "velaria epoch", "velaria diff", "velaria times"})  # stand beside a row's columns
 
 
 @dataclass(frozen=True, slots=True)

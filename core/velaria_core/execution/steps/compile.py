@@ -12,10 +12,11 @@ from collections.abc import Callable, Container, Mapping
 from itertools import count
 
 from velaria_core.contract.modes import OutputMode
+from velaria_core.errors import InputError
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.applied import AppliedStep, ReappliedStep
-from velaria_core.execution.steps.base import Step
+from velaria_core.execution.steps.base import RESERVED, Step
 from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.closing import ClosingStep
 from velaria_core.execution.steps.dataflow import Dataflow
@@ -83,6 +84,9 @@ def compile_steps(
     def built(node: Node) -> Step:
         if id(node) not in made:
             step = make(node)
+            if taken := RESERVED.intersection(map(str.lower, step.schema.names)):
+                told = f'a stream keeps accounts in a column "{min(taken)}"'
+                raise InputError("stream.reserved_name", told, hint="rename the column")
             step.node = node
             step.times = times(node)
             made[id(node)] = step
