@@ -241,6 +241,56 @@ def test_read_stream_csv_dir_a07(session: DataflowSession) -> None:
     assert run(session, "INSERT INTO out SELECT sum(v) AS s FROM folder") == [(10,)]
 
 
+# --- mistakes in what is declared, and in how a query is started --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"trigger": "now"}, "Trigger.available_now()"),
+        ({"epoch_rows_max": "many"}, "a whole number, not 'many'"),
+        ({"retries": True}, "a whole number"),
+        ({"checkpoint_path": 5}, "a folder"),
+        ({"late_sink": "late.csv"}, "a sink"),
+        ({"shared_memory_transport": "yes"}, "true or false"),
+        ({"trigger_interval_ms": "5 seconds"}, "a number of milliseconds"),
+    ],
+)
+def test_an_option_of_another_kind_is_told(session: DataflowSession, option: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        session.start_stream_sql("INSERT INTO out SELECT v FROM events", **option)
+    assert says in caught.value.message
+    with pytest.raises(InputError, match="a sink is needed"):
+        session.stream("events").write_stream("out.csv")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_append_output_of_what_changes_says_what_closes_it(session: DataflowSession, marked: bool) -> None:
+    session.sql(
+        f"CREATE SOURCE TABLE m (ts BIGINT, v BIGINT{', WATERMARK FOR ts AS ts' if marked else ''}) USING queue"
+    )
+    text = "INSERT INTO out SELECT v, count(*) AS n FROM m GROUP BY v EMIT ON WINDOW CLOSE"
+    error = refused("stream.output_mode", lambda: session.start_stream_sql(text))
+    assert error.place is not None
+    assert error.place.column == text.index("EMIT") + 1
+    assert ("WATERMARK FOR" in (error.hint or "")) is not marked
+    assert "rows of this result change" in session.explain_stream_sql(text)
+
+
+def test_a_value_that_is_no_number_is_not_placed_in_a_statement_of_the_engine(session: DataflowSession) -> None:
+    session.sql("CREATE SINK TABLE typed (v BIGINT) USING memory")
+    query = session.start_stream_sql("INSERT INTO typed SELECT k FROM events")
+    error = refused("value.conversion", lambda: query.await_termination(60))
+    assert error.place is None
+
+
+def test_the_whole_order_of_an_endless_stream_is_refused_of_a_frame_too(session: DataflowSession) -> None:
+    session.sql("CREATE SOURCE TABLE endless USING csv OPTIONS(path: 'in/')")
+    frame = session.stream("endless").order_by("v")
+    refused("sql.endless_order", lambda: frame.write_stream(MemorySink()))
+    frame.limit(1).write_stream(MemorySink()).stop()
+
+
 # --- batch over sources -------------------------------------------------------------------------------------
 
 
@@ -340,13 +390,17 @@ def test_t11_kinds_are_kept(session: DataflowSession) -> None:
             79,
         ),
         ("option.missing", "CREATE SOURCE TABLE s USING csv", 21),
-        ("option.unknown_format", "CREATE SOURCE TABLE s USING cvs OPTIONS(path: 'in/')", 21),
-        ("option.unknown_format", "CREATE SINK TABLE s USING rate", 19),
+        ("option.unknown_format", "CREATE SOURCE TABLE s USING cvs OPTIONS(path: 'in/')", 29),
+        ("option.unknown_format", "CREATE SINK TABLE s USING rate", 27),
         ("option.missing", "CREATE SINK TABLE s OPTIONS(path: 'x')", 19),
         ("option.unknown", "CREATE SINK TABLE s USING memory OPTIONS(rows: 1)", 42),
         ("option.value", "CREATE SINK TABLE s USING queue OPTIONS(capacity_rows: 0)", 19),
         ("source.no_schema", "CREATE SOURCE TABLE s USING queue", 21),
-        ("file.not_found", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'none.csv')", 21),
+        ("file.not_found", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'none.csv')", 41),
+        ("file.not_found", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'none/')", 41),
+        ("type.unknown", "CREATE SOURCE TABLE s (a INT, b INTT) USING queue", 33),
+        ("type.unknown", "CREATE SINK TABLE s (a INTT) USING memory", 24),
+        ("type.unknown", "CREATE TABLE s (a DECIML(9, 2))", 19),
         ("option.value", "CREATE SOURCE TABLE s USING csv OPTIONS(path: 'in/_a.csv')", 41),
         ("sql.schema_mismatch", "CREATE SOURCE TABLE s (a BIGINT) USING rate", 21),
         ("sql.unknown_column", "CREATE SOURCE TABLE s (a BIGINT, WATERMARK FOR b AS b) USING queue", 34),

@@ -19,6 +19,7 @@ from sqlglot import exp
 from velaria_core.contract import abi
 from velaria_core.errors import (
     CatalogNotFoundError,
+    ExternalError,
     InputError,
     Place,
     SqlSemanticError,
@@ -30,6 +31,7 @@ from velaria_core.errors import (
 from velaria_core.execution import batch, endpoints, files, lower
 from velaria_core.execution.declared import (
     batch_of_source,
+    column_type,
     declared,
     file_table,
     fitted,
@@ -52,7 +54,6 @@ from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.binder import Binder
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import (
-    ColumnDef,
     CreateTable,
     CreateView,
     Describe,
@@ -70,7 +71,7 @@ from velaria_core.logical.sql.statements import (
     TableKind,
 )
 from velaria_core.logical.sql.tokens import Span
-from velaria_core.types import quoted, resolve_type_name, type_name
+from velaria_core.types import quoted, type_name
 
 if TYPE_CHECKING:
     from velaria_core.execution.materialized import View, Views
@@ -401,17 +402,14 @@ class Catalog:
         """
         node = self.bind_stream(statement.select, text)
         entry = self._entry_to_write(statement, text)
+        places = [span.place(text) for span in statement.column_spans]
         try:
             sink, schema = self._sink(entry), self._sink_schema(entry)
+            known: Sequence[str] = schema.names if schema is not None else statement.columns or node.columns
+            targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
         except InputError as error:
             error.place = error.place or statement.table.span.place(text)
             raise
-        places = [span.place(text) for span in statement.column_spans]
-        if schema is None:
-            known: Sequence[str] = statement.columns or node.columns
-        else:
-            known = schema.names
-        targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
         return fitted(node, lower.schema(self._engine, node), targets, schema, self._never_null(entry)), sink
 
     def _entry_to_write(self, statement: Insert, text: str) -> Entry:
@@ -444,7 +442,7 @@ class Catalog:
         """The columns that a sink takes; None takes those of the query."""
         if entry.stored is not None:
             return self._stored(entry.name, entry.stored, entry.kind).schema
-        return schema_of(_created(entry)) if entry.sql is not None else None
+        return schema_of(_created(entry), entry.sql) if entry.sql is not None else None
 
     def run(self, statement: Statement, text: str) -> pa.Table:
         """Run a statement other than SELECT.
@@ -457,9 +455,12 @@ class Catalog:
             raise SqlUnsupportedError("sql.unsupported_statement", f"{type(statement).__name__} is not run here")
         try:
             return handler(self, statement, text)
-        except InputError as error:
-            # What knows no better place is about the name in the statement.
-            if error.place is None and (name := _subject(statement)) is not None:
+        except (InputError, ExternalError) as error:
+            # What knows no better place is about the path or the name in the statement.
+            spans = statement.option_spans if isinstance(statement, CreateTable) else {}
+            if error.place is None and error.code.startswith("file.") and "path" in spans:
+                error.place = spans["path"].place(text)
+            elif error.place is None and isinstance(error, InputError) and (name := _subject(statement)) is not None:
                 error.place = name.span.place(text)
             raise
 
@@ -487,7 +488,7 @@ class Catalog:
         if not statement.columns:
             raise SqlSemanticError("sql.no_columns", f'"{name}" has no columns', hint="CREATE TABLE t (a BIGINT)")
         columns = ", ".join(
-            f"{quoted(column.name)} {_declared_type(column, text)}{' NOT NULL' if column.not_null else ''}"
+            f"{quoted(column.name)} {column_type(column, text)}{' NOT NULL' if column.not_null else ''}"
             for column in statement.columns
         )
         stored = self._store(statement, f"({columns})")
@@ -1003,17 +1004,6 @@ _DROPS = {
     DropKind.VIEW: (EntryKind.VIEW,),
     DropKind.MATERIALIZED_VIEW: (EntryKind.MATERIALIZED,),
 }
-
-
-def _declared_type(column: ColumnDef, text: str) -> str:
-    if column.type_text is None:
-        raise SqlSemanticError(
-            "sql.no_type",
-            f'"{column.name}" has no type',
-            hint=f"{column.name} BIGINT",
-            place=Place.in_text(text, column.span.offset, column.span.length),
-        )
-    return resolve_type_name(column.type_text, in_sql=True)
 
 
 def _text_of(span: Span, text: str) -> str:

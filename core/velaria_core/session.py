@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -318,14 +319,14 @@ class DataflowSession:
             TableKindError[sql.table_kind]: a source or view is written to, or a sink read.
             CatalogNotFoundError[sql.unknown_table].
         """
-        frame, sink, chosen = self._stream_insert(text, parameters, options)
-        with pointing_into(text):
+        frame, sink, chosen, select = self._stream_insert(text, parameters, options)
+        with pointing_into(text), _pointing_at_emit(select, text):
             return frame.write_stream(sink, **chosen).start()
 
     def _stream_insert(
         self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None, options: Mapping[str, Any]
-    ) -> tuple[StreamingDataFrame, abi.Sink, dict[str, Any]]:
-        """The frame, sink and options of an INSERT INTO sink SELECT."""
+    ) -> tuple[StreamingDataFrame, abi.Sink, dict[str, Any], Select]:
+        """The frame, sink and options of an INSERT INTO sink SELECT, and the query itself."""
         with pointing_into(text):
             statement = self._stream_statement(text, parameters)
             if not isinstance(statement, Insert):
@@ -334,7 +335,7 @@ class DataflowSession:
             chosen = {**options, **_emitted(statement.select, options, text)}
             node, sink = self._catalog.bind_stream_insert(statement, text)
             refuse_endless_order(node, _order_place(statement.select, text))
-            return self._streamed(node, text), sink, chosen
+            return self._streamed(node, text), sink, chosen, statement.select
 
     def _stream_statement(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Statement:
         (statement, *rest) = parse(text, self._engine.parse_error)
@@ -370,9 +371,10 @@ class DataflowSession:
             frame = self.stream_sql(text, parameters)
             refuse_endless_order(frame.node, _order_place(statement, text))
             return frame.explain(format=format, **options)
-        frame, sink, chosen = self._stream_insert(text, parameters, options)
+        frame, sink, chosen, select = self._stream_insert(text, parameters, options)
         assert isinstance(statement, Insert), "all else was refused"
-        return frame.explain(sink, name=str(statement.table), format=format, **chosen)
+        with _pointing_at_emit(select, text):
+            return frame.explain(sink, name=str(statement.table), format=format, **chosen)
 
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` with a `QueryEvent` when a query of this session starts, after each of its epochs, and when
@@ -521,12 +523,27 @@ def _emitted(select: Select, options: Mapping[str, Any], text: str) -> dict[str,
             "sql.emit",
             f"EMIT asks for {mode} output, output_mode for {options['output_mode']}",
             hint="leave one of them out",
-            place=select.span.place(text),
+            place=_emit_place(select, text),
         )
     return {"output_mode": mode}
 
 
 EMITTED = {Emit.ON_WINDOW_CLOSE: "append", Emit.CHANGES: "update"}
+
+
+def _emit_place(select: Select, text: str) -> Place | None:
+    return select.emit_span.place(text) if select.emit_span is not None else None
+
+
+@contextmanager
+def _pointing_at_emit(select: Select, text: str) -> Iterator[None]:
+    """What is wrong with the output mode is said of EMIT, where that chose it."""
+    try:
+        yield
+    except InputError as error:
+        if error.code == "stream.output_mode":
+            error.place = error.place or _emit_place(select, text)
+        raise
 
 
 def _order_place(select: Select, text: str) -> Place | None:

@@ -12,6 +12,7 @@ from velaria_core.execution.options import StreamKeywords, stream_options
 from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.execution.sources.tables import arrow_table, conformed
 from velaria_core.frame import Frame
+from velaria_core.logical.endless import refuse_endless_order
 from velaria_core.logical.explain import steps
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.rules import for_stream
@@ -60,9 +61,15 @@ class StreamingDataFrame(Frame):
         Raises:
             InputError[stream.output_mode]: the sink does not take what the query gives.
             InputError[stream.option, stream.mode, option.value]: there is no such option, or not such a value.
+            SqlUnsupportedError[sql.endless_order]: the whole result is ordered, and a stream in it has no end.
+            StateError[sink.taken]: another query writes to the sink's place.
             StateError[checkpoint.other_query, checkpoint.version, database.locked].
         """
         chosen = stream_options(options, self.output_mode)
+        if not isinstance(sink, abi.Sink):
+            hint = "MemorySink(), CallbackSink(function), ...; write_stream_csv(path) writes a file"
+            raise InputError("option.value", f"a sink is needed, not {sink!r}", hint=hint)
+        refuse_endless_order(self.node)
         listeners = self._session._listeners
         return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen, listeners=listeners)
 

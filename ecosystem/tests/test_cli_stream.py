@@ -125,7 +125,10 @@ def test_parameters_are_those_of_the_query(run: Run) -> None:
         (("SELECT ms FROM log", "log.jsonl", "--follow", "log.jsonl"), 2, 'two files are called "log"'),
         (("SELECT ms FROM x", "--follow", "x=nowhere.csv"), 2, "nowhere.csv"),
         (("SELECT level::BIGINT AS x FROM log", "log.jsonl"), 1, "info"),
-        (("SELECT count(*) AS n FROM log", "log.jsonl", "--mode", "complete"), 2, "does not fit complete output"),
+        (("SELECT count(*) AS n FROM log", "log.jsonl", "--mode", "complete"), 2, "--format table"),
+        (("SELECT level FROM log ORDER BY level", "--follow", "log.jsonl"), 2, "ORDER BY waits for the last row"),
+        (("SELECT 1", "--set", "epoch_rows_max=many"), 2, "epoch_rows_max is a whole number, not 'many'"),
+        ((), 2, 'velaria stream "SELECT ..."'),
     ],
 )
 def test_mistakes_are_told(run: Run, arguments: tuple[str, ...], code: int, says: str) -> None:

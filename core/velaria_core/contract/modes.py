@@ -132,6 +132,9 @@ class Trigger:
 
     def __post_init__(self) -> None:
         timed = self.kind in (TriggerKind.PROCESSING_TIME, TriggerKind.CONTINUOUS)
+        if not isinstance(self.interval_ms, int | float):
+            what = f"the interval of a trigger is a number of milliseconds, not {self.interval_ms!r}"
+            raise InputError("trigger.interval", what)
         if self.interval_ms < 0:
             what = f"the interval of a trigger is 0 ms or more, not {self.interval_ms}"
             raise InputError("trigger.interval", what)

@@ -16,7 +16,7 @@ from velaria_core.logical.expr import reference
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Project, Scan
 from velaria_core.logical.relation import Relation
-from velaria_core.logical.sql.statements import CreateTable, OptionValue
+from velaria_core.logical.sql.statements import ColumnDef, CreateTable, OptionValue
 from velaria_core.types import arrow_type, duckdb_type, quoted, resolve_type_name
 
 
@@ -31,21 +31,32 @@ def declared(statement: CreateTable, text: str) -> Declared:
         str(statement.name),
         statement.using,
         statement.options,
-        schema_of(statement),
+        schema_of(statement, text),
         statement.watermark.column if statement.watermark is not None else None,
         place,
+        statement.using_span.place(text) if statement.using_span is not None else None,
     )
 
 
-def schema_of(statement: CreateTable) -> pa.Schema | None:
-    """The declared columns; None where there are none."""
+def schema_of(statement: CreateTable, text: str) -> pa.Schema | None:
+    """The declared columns; None where there are none.
+
+    Raises:
+        InputError[type.unknown]: at the type's place.
+    """
     if not statement.columns:
         return None
-    fields = []
-    for column in statement.columns:
-        assert column.type_text is not None, "the parser asks for types where there is no query"
-        fields.append(pa.field(column.name, arrow_type(resolve_type_name(column.type_text, in_sql=True))))
-    return pa.schema(fields)
+    return pa.schema([pa.field(column.name, arrow_type(column_type(column, text))) for column in statement.columns])
+
+
+def column_type(column: ColumnDef, text: str) -> str:
+    """The engine's name of a declared type. Raises as `schema_of`."""
+    assert column.type_text is not None, "the parser asks for types where there is no query"
+    try:
+        return resolve_type_name(column.type_text, in_sql=True)
+    except InputError as error:
+        error.place = column.type_span.place(text) if column.type_span is not None else None
+        raise
 
 
 def source_node(source: abi.Source, name: str) -> Node:

@@ -491,6 +491,12 @@ _RULES: tuple[_Rule, ...] = (
         "the path is outside the session's roots, or the user may not read it",
     ),
     _Rule(r"Could not set lock", StateError, "database.locked", "close the other process that has it open"),
+    _Rule(
+        r"same database file with a different configuration",
+        StateError,
+        "database.locked",
+        "close the session of this process that has it open with other settings",
+    ),
     _Rule(r"not a valid DuckDB database", DataError, "database.invalid", "choose another path"),
     _Rule(r"(?i)corrupt|checksum", StateError, "database.corrupt", "restore the file from a copy"),
     _Rule(r"^FatalException", StateError, "database.failed", "close the session and open it again", retryable=True),
@@ -611,7 +617,8 @@ def _place(message: str, details: Mapping[str, str], sql: str | None, shift: int
         path = _FILE.search(message)
         return Place(file=path["path"] if path else None, line=int(found[1]))
     location = details.get("location") or details.get("position")
-    if sql is None or location is None:
+    # Of a prepared statement the engine counts in the text that was prepared.
+    if sql is None or location is None or sql.startswith("EXECUTE "):
         return None
     numbers = [int(number) for number in re.findall(r"\d+", str(location))]
     if not numbers or numbers[0] < shift:

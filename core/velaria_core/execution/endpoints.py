@@ -40,6 +40,7 @@ class Declared:
         schema: the declared columns, or None.
         time_column: of the watermark.
         place: where a key of `options` stands in the text.
+        using_place: where `using` stands.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Declared:
     schema: pa.Schema | None = None
     time_column: str | None = None
     place: Callable[[str], Place | None] = _nowhere
+    using_place: Place | None = None
 
 
 Arguments = dict[str, Any]
@@ -357,7 +359,8 @@ def _chosen(kinds: Mapping[str, Endpoint], declared: Declared, noun: str) -> End
     found = kinds.get(declared.using)
     if found is None:
         told = f'no {noun.removesuffix("s")} "{declared.using}"'
-        raise InputError("option.unknown_format", told, hint=did_you_mean(declared.using, kinds, noun))
+        hint = did_you_mean(declared.using, kinds, noun)
+        raise InputError("option.unknown_format", told, hint=hint, place=declared.using_place)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -147,9 +148,31 @@ def stream_options(given: Mapping[str, Any], output_mode: str = "update") -> Str
     for name, kind in _MODES.items():
         if name in options:
             options[name] = _member(kind, options[name])
+    for name, value in options.items():
+        options[name] = _of_its_kind(name, value)
     return StreamOptions(**options)
 
 
+def _of_its_kind(name: str, value: Any) -> Any:
+    """The value, if it can be that of the option; a path as text."""
+    default = getattr(_DEFAULTS, name)
+    if name == "checkpoint_path" and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if name in ("late_sink", "dead_letter") and isinstance(value, abi.Sink):
+        return value
+    if type(value) is type(default):
+        return value
+    what = _KINDS.get(type(default)) or ("a folder" if name == "checkpoint_path" else "a sink")
+    raise InputError("option.value", f"{name} is {what}, not {value!r}")
+
+
+_DEFAULTS = StreamOptions()
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    tuple: "names of columns",
+    Trigger: "a trigger such as Trigger.available_now()",
+}
 _MODES: dict[str, type[StrEnum]] = {
     "output_mode": OutputMode,
     "delivery_mode": DeliveryMode,
@@ -167,5 +190,5 @@ def _member(kind: type[Mode], text: str) -> Mode:
     try:
         return kind(text)
     except ValueError:
-        hint = did_you_mean(text, [str(member) for member in kind], "modes")
+        hint = did_you_mean(str(text), [str(member) for member in kind], "modes")
         raise InputError("stream.mode", f'no mode "{text}"', hint=hint) from None

@@ -214,6 +214,7 @@ class Reporter:
     def _progress(self) -> Progress:
         decided, last = self.strategy, self._last
         blocked = self._is_blocked and self._status is QueryStatus.RUNNING
+        over = self._status in (QueryStatus.STOPPED, QueryStatus.FAILED)  # what was pulled ahead is let go
         status = QueryStatus.BACKPRESSURE if blocked else self._status
         return Progress(
             query_id=self._query_id,
@@ -228,7 +229,7 @@ class Reporter:
             batches_processed=self._processed,
             blocked_count=self._blocked_count,
             max_backlog_batches=self._backlog_max,
-            inflight_batches=max(0, self._pulled - self._processed),
+            inflight_batches=0 if over else max(0, self._pulled - self._processed),
             inflight_partitions=self._partitions,
             last_batch_latency_ms=last.latency_ms,
             last_sink_latency_ms=last.sink_ms,

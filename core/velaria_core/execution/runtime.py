@@ -56,6 +56,7 @@ from velaria_core.execution.writing import Writer
 from velaria_core.logical.identity import identity
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
+from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.retained import retaining
 from velaria_core.logical.serialize import fingerprint
 
@@ -207,6 +208,16 @@ class StreamingQuery(Reported):
         """
         wanted = self._options.output_mode
         keys = _known(self._options.keys, flow.schema)
+        if wanted is OutputMode.APPEND and not flow.steps[-1].append_only:
+            marked = any(isinstance(node, Watermark) for node in flow.root.walk())
+            raise InputError(
+                "stream.output_mode",
+                "rows of this result change, and append output (EMIT ON WINDOW CLOSE) is of rows that never do",
+                hint="group by a window of the column with the watermark, which closes it"
+                if marked
+                else "a watermark closes windows: WATERMARK FOR ts AS ts - INTERVAL 5 SECONDS where the source is "
+                'declared, or with_watermark("ts", "5 seconds")',
+            )
         mode = sink_mode(flow, wanted, self._sinks[OUTPUT].info(), keys)
         hint = "update gives changes, complete the whole result, append rows that never change"
         what = f"changes by {', '.join(keys)}" if keys else f"{wanted} output"

@@ -19,7 +19,7 @@ from velaria_core.contract.codec import (
     StreamPhysicalPlan,
     StreamStrategy,
 )
-from velaria_core.contract.modes import Shape, SinkMode
+from velaria_core.contract.modes import OutputMode, Shape, SinkMode
 from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import sink_mode
@@ -222,7 +222,9 @@ def _sink_node(
     mode = sink_mode(flow, strategy.output_mode, info, target.keys)
     why = f"{held.held}: {held.why}"
     if mode is None:
-        why = f"refused: the sink does not take {strategy.output_mode} output of this plan"
+        changes = strategy.output_mode is OutputMode.APPEND and not flow.steps[-1].append_only
+        told = "rows of this result change" if changes else "the sink does not take it"
+        why = f"refused, {strategy.output_mode} output: {told}"
     return PlanNode(
         id=number,
         operator=type(target.sink).__name__,

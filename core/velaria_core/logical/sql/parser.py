@@ -267,14 +267,15 @@ class _Statement:
         if cursor.sees("("):
             columns, watermark = self._column_list()
         using: str | None = None
+        using_span: Span | None = None
         options: dict[str, OptionValue] = {}
         option_spans: dict[str, Span] = {}
         if cursor.accept("USING"):
-            using = self._using()
+            using, using_span = self._using()
         if cursor.sees("OPTIONS") or cursor.sees("WITH", "("):
             options, option_spans = self._options()
             if using is None and cursor.accept("USING"):
-                using = self._using()
+                using, using_span = self._using()
         as_select = self._rest_as_query() if cursor.accept("AS") else None
         if not cursor.done:
             raise cursor.expected("USING, OPTIONS, AS or the end of the statement")
@@ -307,12 +308,14 @@ class _Statement:
             temp,
             self._whole,
             option_spans,
+            using_span,
         )
 
-    def _using(self) -> str:
+    def _using(self) -> tuple[str, Span]:
         if self._cursor.accept("TABLE"):
-            return "table"
-        return str(self._cursor.name("a format after USING").text).lower()
+            return "table", span(self._cursor.previous())
+        token = self._cursor.name("a format after USING")
+        return str(token.text).lower(), span(token)
 
     def _create_view(self, or_replace: bool, temp: bool, *, materialized: bool) -> CreateView:
         cursor = self._cursor
@@ -389,11 +392,10 @@ class _Statement:
             depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
             cursor.next()
             high = cursor.at
-        type_text = None
-        if high > low:
-            first, last = cursor.tokens[low], cursor.tokens[high - 1]
-            type_text = self._text[first.start : last.end + 1]
-        return ColumnDef(str(name.text), type_text, not_null, span(name))
+        if high == low:
+            return ColumnDef(str(name.text), None, not_null, span(name))
+        kind = span(cursor.tokens[low], cursor.tokens[high - 1])
+        return ColumnDef(str(name.text), self._text[kind.offset : kind.end], not_null, span(name), kind)
 
     def _types_follow(self) -> bool:
         """Whether the word at hand is a column's name after all: another word follows it, as its type."""

@@ -146,7 +146,8 @@ def read_query(source: Source, tokens: Sequence[Token], *, nested: bool = False)
     assert isinstance(keyword, KeywordSearch | None)
     assert isinstance(hybrid, HybridSearch | None)
     tree = _tree(source, cut.tokens() if starts else kept, cut.text(), whole)
-    return Select(tree, cut.text(), whole, window, keyword, hybrid, emit, parts)
+    emit_span = span(tokens[len(kept)], tokens[-1]) if emit is not None else None
+    return Select(tree, cut.text(), whole, window, keyword, hybrid, emit, parts, emit_span)
 
 
 def read_expression(source: Source, tokens: Sequence[Token]) -> exp.Expr:

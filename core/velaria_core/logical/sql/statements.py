@@ -108,7 +108,7 @@ class Select:
         text: the query's own text, of the length of `span`, with Velaria's clauses blanked.
         window_by, keyword_search, hybrid_search: the clauses of the outermost SELECT; they apply in this
             order, after its WHERE and before its GROUP BY.
-        emit: how a continuous query shows its rows; it stands at the end.
+        emit: how a continuous query shows its rows; it stands at the end, at `emit_span`.
         parts: queries that stand deeper (a CTE, a subquery, a branch of UNION) and have clauses of their own.
             In `tree` each is `FROM "name"`; the binder looks such a table up here before anywhere else.
     """
@@ -121,6 +121,7 @@ class Select:
     hybrid_search: HybridSearch | None = None
     emit: Emit | None = None
     parts: Mapping[str, Select] = field(default_factory=dict)
+    emit_span: Span | None = None
 
     @property
     def has_clauses(self) -> bool:
@@ -138,12 +139,13 @@ class TableKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ColumnDef:
-    """A declared column; `type_text` is as written, None where CREATE TABLE AS names columns only."""
+    """A declared column; `type_text` is as written, at `type_span`; None where CREATE TABLE AS names columns only."""
 
     name: str
     type_text: str | None
     not_null: bool
     span: Span
+    type_span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Watermark:
 class CreateTable:
     """CREATE [OR REPLACE] [TEMP] [SOURCE | SINK] TABLE: declared, from files (USING, OPTIONS), or AS a query.
 
-    Option keys are lower-case; `option_spans` says where each key stands.
+    Option keys are lower-case; `option_spans` says where each key stands, `using_span` where the word after USING.
     """
 
     name: Name
@@ -175,6 +177,7 @@ class CreateTable:
     temp: bool
     span: Span
     option_spans: Mapping[str, Span] = field(default_factory=dict)
+    using_span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,5 +95,6 @@ def split_arguments(arguments: tuple[str, ...], statement_file: str | None) -> t
             raise InputError("usage", "stdin (-) cannot be both the SQL and a file")
         return None, words
     if not words:
-        raise InputError("usage", "no SQL is given", hint='velaria sql "SELECT ..." FILE..., or -f FILE')
+        command = click.get_current_context().command_path
+        raise InputError("usage", "no SQL is given", hint=f'{command} "SELECT ..." FILE..., or -f FILE')
     return words[0], words[1:]

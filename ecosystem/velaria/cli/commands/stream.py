@@ -127,6 +127,9 @@ def command(
     reading = named_values(read_options, "--read")
     script = Script.of(statement_text(statement, statement_file))
     form = form or (Format.TABLE if sys.stdout.isatty() else Format.NDJSON)
+    if mode == "complete" and not script.is_insert and form is not Format.TABLE:
+        told = f"{form} has no place for a whole result after the first"
+        raise InputError("usage", told, hint="--format table prints each; --mode update its changes")
     shown = None if progress == _AUTO and engine.no_progress else _form_of(progress, prints=not script.is_insert)
     options = {
         **named_values(settings, "--set"),
