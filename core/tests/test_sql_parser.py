@@ -979,4 +979,4 @@ def test_durations_of_trees() -> None:
 
 def test_column_definitions_compare_by_value() -> None:
     (column,) = create("CREATE TABLE t (a INT)").columns
-    assert column == ColumnDef("a", "INT", False, column.span)
+    assert column == ColumnDef("a", "INT", False, column.span, column.type_span)

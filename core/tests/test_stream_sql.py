@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from properties.tables import bag
 
 from velaria_core import DataflowSession, MemorySink, VelariaError
 from velaria_core.errors import CatalogNotFoundError, InputError, SqlUnsupportedError, TableKindError
+from velaria_core.execution.listeners import EventKind
 from velaria_core.execution.rows import rows_of
 from velaria_core.execution.sources.memory import MemorySource
 
@@ -239,6 +241,56 @@ def test_read_stream_csv_dir_a07(session: DataflowSession) -> None:
     frame = session.read_stream_csv_dir("in", bounded=True)
     session.create_temp_view("folder", frame)
     assert run(session, "INSERT INTO out SELECT sum(v) AS s FROM folder") == [(10,)]
+
+
+# --- who is at work -----------------------------------------------------------------------------------------
+
+
+def test_streams_are_shown_also_one_that_died_alone(session: DataflowSession, caplog: pytest.LogCaptureFixture) -> None:
+    session.sql("CREATE SINK TABLE typed (v BIGINT) USING memory; CREATE SOURCE TABLE pushed (v BIGINT) USING queue")
+    over = threading.Event()
+    session.add_listener(lambda event: over.set() if event.kind is EventKind.FAILED else None)
+    session.start_stream_sql("INSERT INTO typed\n  SELECT k FROM events")  # nobody holds it
+    running = session.start_stream_sql("INSERT INTO out SELECT v FROM pushed")
+    assert over.wait(60)
+    failed, shown = session.sql("SHOW STREAMS").to_rows()
+    assert (failed["status"], failed["query"]) == ("failed", "INSERT INTO typed SELECT k FROM events")
+    assert "Could not convert string 'a'" in failed["error"]
+    assert (shown["name"], shown["error"]) == (running.id, None)
+    assert shown["status"] in ("created", "running")
+    assert repr(running).endswith(": INSERT INTO out SELECT v FROM pushed)")
+    while not (told := [record.getMessage() for record in caplog.records]):
+        assert running.is_active
+    assert told[0].startswith(f"{failed['name']} failed, and nobody waits for it: DataError[value.conversion]")
+    running.stop()
+    awaited = session.stream("events").write_stream(MemorySink())
+    assert awaited.start().await_termination(60)
+    stopped = session.sql(f"SHOW STREAMS LIKE '{awaited.id}'").to_rows()
+    assert [(row["status"], row["rows_in"], row["query"]) for row in stopped] == [
+        ("stopped", 4, "stream events -> MemorySink")
+    ]
+
+
+def test_show_create_gives_a_statement_that_makes_it_again(session: DataflowSession) -> None:
+    session.sql("""
+        CREATE TABLE stored (k VARCHAR NOT NULL, v DECIMAL(9, 2));
+        CREATE VIEW v AS SELECT k FROM events;
+        CREATE MATERIALIZED VIEW m AS SELECT k, count(*) AS n FROM stored GROUP BY k
+    """)
+    made = {}
+    for name in ("events", "out", "stored", "v", "m"):
+        made[name] = str(session.sql(f"SHOW CREATE {name}").to_rows()[0]["sql"])
+    assert made["events"].startswith('CREATE SOURCE TABLE events ("ts" BIGINT, "k" VARCHAR, "v" BIGINT) USING csv')
+    assert made["stored"] == 'CREATE TABLE "stored" ("k" VARCHAR NOT NULL, "v" DECIMAL(9,2))'
+    assert session.sql("SHOW CREATE MATERIALIZED VIEW m").to_rows()[0]["sql"] == made["m"]
+    with DataflowSession() as other:
+        for name, text in made.items():
+            other.sql(text)
+            assert other.sql(f"SHOW CREATE {name}").to_rows()[0]["sql"] == text
+    session.create_temp_view("mine", session.stream("events"))
+    assert refused("catalog.kind", lambda: session.sql("SHOW CREATE VIEW mine")).place is not None
+    refused("sql.unknown_table", lambda: session.sql("SHOW CREATE TABLE nothing"))
+    refused("sql.syntax", lambda: session.sql("SHOW CREATE"))
 
 
 # --- mistakes in what is declared, and in how a query is started --------------------------------------------

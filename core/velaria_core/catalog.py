@@ -28,7 +28,7 @@ from velaria_core.errors import (
     VelariaError,
     did_you_mean,
 )
-from velaria_core.execution import batch, endpoints, files, lower
+from velaria_core.execution import batch, endpoints, files, lower, registry
 from velaria_core.execution.declared import (
     batch_of_source,
     column_type,
@@ -64,6 +64,7 @@ from velaria_core.logical.sql.statements import (
     Name,
     Refresh,
     Select,
+    ShowCreate,
     ShowKind,
     ShowTables,
     Statement,
@@ -71,7 +72,7 @@ from velaria_core.logical.sql.statements import (
     TableKind,
 )
 from velaria_core.logical.sql.tokens import Span
-from velaria_core.types import quoted, type_name
+from velaria_core.types import duckdb_type, quoted, type_name
 
 if TYPE_CHECKING:
     from velaria_core.execution.materialized import View, Views
@@ -824,6 +825,24 @@ class Catalog:
             }
         )
 
+    def _show_create(self, statement: ShowCreate, _text: str) -> pa.Table:
+        name = str(statement.name)
+        entry = self.get(name)
+        if entry is None:
+            raise self._not_found(name)
+        sql = entry.sql
+        if sql is None and entry.stored is not None:
+            never_null = self._never_null(entry)
+            columns = [
+                f"{quoted(item.name)} {duckdb_type(item.type)}{' NOT NULL' if item.name in never_null else ''}"
+                for item in self._stored(entry.name, entry.stored, entry.kind).schema
+            ]
+            temporary = "TEMP " if entry.temporary else ""
+            sql = f"CREATE {temporary}TABLE {quoted(entry.name)} ({', '.join(columns)})"
+        if sql is None:
+            raise InputError("catalog.kind", f'"{entry.name}" is a {entry.kind} that a program made, not a statement')
+        return pa.table({"name": pa.array([entry.name], pa.string()), "sql": pa.array([sql], pa.string())})
+
     def _summarize(self, statement: Summarize, text: str) -> pa.Table:
         node = self._described(statement.target, text)
         with batch.running(self._engine, node) as (cursor, lowered):
@@ -843,6 +862,20 @@ class Catalog:
             }
         )
 
+    def _shown_streams(self) -> pa.Table:
+        """The stream queries that run, and the last that ended; what one failed with may be told nowhere else."""
+        found = registry.known(self._engine)
+        return pa.table(
+            {
+                "name": pa.array([one.progress.query_id for one in found], pa.string()),
+                "status": pa.array([one.progress.status.value for one in found], pa.string()),
+                "rows_in": pa.array([one.progress.rows_in for one in found], pa.int64()),
+                "rows_out": pa.array([one.progress.rows_out for one in found], pa.int64()),
+                "error": pa.array([one.progress.error for one in found], pa.string()),
+                "query": pa.array([one.label for one in found], pa.string()),
+            }
+        )
+
     def _show(self, statement: ShowTables, _text: str) -> pa.Table:
         if statement.kind is ShowKind.FUNCTIONS:
             sql = "SELECT DISTINCT function_name AS name, function_type AS kind FROM duckdb_functions() ORDER BY ALL"
@@ -850,6 +883,8 @@ class Catalog:
                 listing = cursor.table(sql)
         elif statement.kind is ShowKind.MATERIALIZED_VIEWS:
             listing = self._shown_views()
+        elif statement.kind is ShowKind.STREAMS:
+            listing = self._shown_streams()
         else:
             wanted = statement.kind.value.removesuffix("s")
             entries = [entry for entry in self if wanted == "table" or entry.kind.value == wanted]
@@ -988,7 +1023,7 @@ def _targets(
 def _subject(statement: Statement) -> Name | None:
     """The table or view that a statement is about."""
     match statement:
-        case CreateTable() | CreateView() | Drop() | Refresh():
+        case CreateTable() | CreateView() | Drop() | Refresh() | ShowCreate():
             return statement.name
         case Insert():
             return statement.table
@@ -1073,4 +1108,5 @@ _HANDLERS: Mapping[type, Callable[[Catalog, Any, str], pa.Table]] = {
     Describe: Catalog._describe,
     Summarize: Catalog._summarize,
     ShowTables: Catalog._show,
+    ShowCreate: Catalog._show_create,
 }

@@ -321,7 +321,9 @@ class DataflowSession:
         """
         frame, sink, chosen, select = self._stream_insert(text, parameters, options)
         with pointing_into(text), _pointing_at_emit(select, text):
-            return frame.write_stream(sink, **chosen).start()
+            query = frame.write_stream(sink, **chosen)
+            query.label = " ".join(text.split())
+            return query.start()
 
     def _stream_insert(
         self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None, options: Mapping[str, Any]

@@ -359,8 +359,8 @@ def _chosen(kinds: Mapping[str, Endpoint], declared: Declared, noun: str) -> End
     found = kinds.get(declared.using)
     if found is None:
         told = f'no {noun.removesuffix("s")} "{declared.using}"'
-        hint = did_you_mean(declared.using, kinds, noun)
-        raise InputError("option.unknown_format", told, hint=hint, place=declared.using_place)
+        nearest = did_you_mean(declared.using, kinds, noun)
+        raise InputError("option.unknown_format", told, hint=nearest, place=declared.using_place)
     return found
 
 

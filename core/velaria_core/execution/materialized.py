@@ -12,6 +12,7 @@ with a table that it does not belong to.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ COUNT = quoted("velaria diff")  # the sign of what a TableSink applies
 _NUMBERS = f"{SCHEMA}.numbers"
 _NUMBER = f"{SCHEMA}.number"
 POLL_S = 0.1
+_log = logging.getLogger("velaria.stream")
 
 
 class FollowedTableSink(TableSink):
@@ -148,7 +150,7 @@ class Views:
         try:
             self._bring_up(view)
         except VelariaError as error:
-            view.error = error
+            _fell_behind(view, error)
         self._keep()
 
     def drop(self, name: str) -> None:
@@ -255,6 +257,7 @@ class Views:
         )
         sink = FollowedTableSink(view.name, self._engine, self._feeds, self.changed)
         view.query = StreamingQuery(self._engine, node, sink, options)
+        view.query.label = f"MATERIALIZED VIEW {view.name}"
 
     @staticmethod
     def _close(view: View) -> None:
@@ -316,7 +319,14 @@ class Views:
                 elif isinstance(view.error, ExternalError) and view.error.retryable:
                     self._bring_up(view)
             except VelariaError as error:
-                view.error = error
+                _fell_behind(view, error)
+
+
+def _fell_behind(view: View, error: VelariaError) -> None:
+    """No statement of a user is there to be told."""
+    if view.error is None:
+        _log.error('the materialized view "%s" is behind: %s', view.name, error)
+    view.error = error
 
 
 def _let_go(view: View) -> None:

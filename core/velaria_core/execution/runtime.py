@@ -9,6 +9,7 @@ this one, where the error policy decides (`policy`). `process_available` does al
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -46,7 +47,7 @@ from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
-from velaria_core.execution.registry import active, register
+from velaria_core.execution.registry import active, ended, register
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.stream_strategy import decided
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamOptions", "StreamingQuery"]
 
+_log = logging.getLogger("velaria.stream")
 _NUMBERS = count(1)
 _ENDS = (QueryStatus.STOPPED, QueryStatus.FAILED)
 
@@ -82,6 +84,11 @@ class StreamingQuery(Reported):
 
     Made by `StreamingDataFrame.write_stream`. A query runs once; to go on after a stop, write the stream again with the
     same checkpoint_path.
+
+    Attributes:
+        id: "stream-query-N".
+        label: what it does, for people: its SQL, or its streams and its sink.
+        delivery: what was asked, what holds, and why.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class StreamingQuery(Reported):
         given = {OUTPUT: sink, LATE: options.late_sink, DEAD_LETTERS: options.dead_letter}
         self._sinks = {name: one for name, one in given.items() if one is not None}
         self._inputs = _inputs(plan)
+        self.label = f"{', '.join(one.relation.label for one in self._inputs)} -> {type(sink).__name__}"
         self._intake = Intake(self._inputs, clock, options.idle_wait_ms)
         self._idle_ms = max(options.idle_wait_ms, 1)
         self._pace = Pace(options.trigger, options.epoch_rows_max)
@@ -116,6 +124,7 @@ class StreamingQuery(Reported):
         self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
         self._batches_max: int | None = None
         self._error: VelariaError | None = None
+        self._awaited = False
         self._thread: threading.Thread | None = None
         # Waited for in place of the thread: a join that Ctrl-C interrupts takes a running thread for an ended one
         # (python/cpython issue 90882).
@@ -149,6 +158,9 @@ class StreamingQuery(Reported):
             self._release()
             raise
         register(engine, self)
+
+    def __repr__(self) -> str:
+        return f"StreamingQuery({self.id}, {self.status}: {self.label})"
 
     # --- opening and closing --------------------------------------------------------------------------------
 
@@ -329,6 +341,7 @@ class StreamingQuery(Reported):
                 self._error = error = _told(failure)
         finally:
             self._reporter.status(status, error)
+            ended(self._engine, self)
 
     def explanation(self, *, analyze: bool = False) -> StreamExplain:
         """What `explain` prints, as the contract's message."""
@@ -427,6 +440,7 @@ class StreamingQuery(Reported):
         Raises:
             VelariaError: what the query failed with.
         """
+        self._awaited = True
         if max_batches is not None:
             with self._lock:
                 self._batches_max = self._epochs.batches + max_batches
@@ -496,6 +510,8 @@ class StreamingQuery(Reported):
         except BaseException as error:  # noqa: BLE001 -- it is raised where the query is awaited
             self._error = _told(error)
             self._close(QueryStatus.FAILED, self._error)
+            if not self._awaited:
+                _log.error("%s failed, and nobody waits for it: %s", self.id, self._error)
         else:
             self._close(QueryStatus.STOPPED)
         finally:

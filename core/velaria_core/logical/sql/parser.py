@@ -31,6 +31,7 @@ from velaria_core.logical.sql.statements import (
     OptionValue,
     Refresh,
     Select,
+    ShowCreate,
     ShowKind,
     ShowTables,
     Statement,
@@ -106,6 +107,7 @@ _SHOWN: Final = {
     "SOURCES": ShowKind.SOURCES,
     "SINKS": ShowKind.SINKS,
     "VIEWS": ShowKind.VIEWS,
+    "STREAMS": ShowKind.STREAMS,
     "FUNCTIONS": ShowKind.FUNCTIONS,
 }
 _CONSTRAINTS: Final = frozenset(
@@ -591,21 +593,28 @@ class _Statement:
         cursor.finish("the statement")
         return name
 
-    def _show(self) -> ShowTables | Describe:
+    def _show(self) -> ShowTables | ShowCreate:
         cursor = self._cursor
         cursor.expect("SHOW")
+        if cursor.accept("CREATE"):
+            for kind in ("SOURCE", "SINK", "MATERIALIZED", "TABLE", "VIEW"):
+                if cursor.peek(1) is not None:  # the last word is the name, whatever it is
+                    cursor.accept(kind)
+            name = self._name("the name of a table or view")
+            cursor.finish("the statement")
+            return ShowCreate(name, self._whole)
         cursor.accept("ALL")
         materialized = cursor.accept("MATERIALIZED")
         token = cursor.peek()
         what = word(token) if token is not None else ""
         if materialized and what != "VIEWS":
             raise cursor.expected("VIEWS", after="SHOW MATERIALIZED")
-        if what in {"COLUMNS", "CREATE", "DATABASES", "SCHEMAS"}:
-            hint = "DESCRIBE name shows the columns" if what in {"COLUMNS", "CREATE"} else None
+        if what in {"COLUMNS", "DATABASES", "SCHEMAS"}:
+            hint = "DESCRIBE name shows the columns" if what == "COLUMNS" else None
             raise self._unsupported(f"SHOW {what}", hint, cursor.here())
         if what not in _SHOWN:
             raise cursor.expected(
-                "TABLES, SOURCES, SINKS, VIEWS, MATERIALIZED VIEWS or FUNCTIONS",
+                "TABLES, SOURCES, SINKS, VIEWS, MATERIALIZED VIEWS, STREAMS or FUNCTIONS",
                 after="SHOW",
                 hint="DESCRIBE name shows the columns of a table",
             )

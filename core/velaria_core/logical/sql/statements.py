@@ -256,15 +256,24 @@ class ShowKind(Enum):
     SINKS = "sinks"
     VIEWS = "views"
     MATERIALIZED_VIEWS = "materialized views"
+    STREAMS = "streams"
     FUNCTIONS = "functions"
 
 
 @dataclass(frozen=True, slots=True)
 class ShowTables:
-    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | FUNCTIONS [LIKE pattern]."""
+    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | STREAMS | FUNCTIONS [LIKE pattern]."""
 
     kind: ShowKind
     like: str | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class ShowCreate:
+    """SHOW CREATE [[SOURCE | SINK] TABLE | [MATERIALIZED] VIEW] name: the statement that makes it."""
+
+    name: Name
     span: Span
 
 
@@ -278,5 +287,15 @@ class Explain:
 
 
 Statement: TypeAlias = (
-    Select | CreateTable | CreateView | Insert | Drop | Refresh | Describe | Summarize | ShowTables | Explain
+    Select
+    | CreateTable
+    | CreateView
+    | Insert
+    | Drop
+    | Refresh
+    | Describe
+    | Summarize
+    | ShowTables
+    | ShowCreate
+    | Explain
 )
