@@ -478,6 +478,7 @@ class StreamingQuery(Reported):
 
     def leave(self, timeout_s: float) -> None:
         """Stop as a program ends: no epoch is at hand any more when this returns, or the time ran out."""
+        self._awaited = True  # nobody is there to be told
         self._ask_to_stop(drain=False)
         if self._thread is not None:
             self._ended.wait(timeout_s)

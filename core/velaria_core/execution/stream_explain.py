@@ -223,8 +223,8 @@ def _sink_node(
     why = f"{held.held}: {held.why}"
     if mode is None:
         changes = strategy.output_mode is OutputMode.APPEND and not flow.steps[-1].append_only
-        told = "rows of this result change" if changes else "the sink does not take it"
-        why = f"refused, {strategy.output_mode} output: {told}"
+        told = "rows of this result change" if changes else "the sink does not take that"
+        why = f"refused: {strategy.output_mode} output, and {told}"
     return PlanNode(
         id=number,
         operator=type(target.sink).__name__,
