@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runtime_support import PATIENCE_S, Gathered, Scripted, numbered, query_over
 
 from velaria_core.contract.codec import Checkpoint
-from velaria_core.errors import StateError, VelariaError
+from velaria_core.errors import InputError, StateError, VelariaError
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.runtime import StreamingQuery
@@ -26,8 +27,8 @@ def run(folder: Path, batches: int, sql: str = SUM) -> None:
     assert query.await_termination(PATIENCE_S, max_batches=batches)
 
 
-def opened(folder: Path, sql: str = SUM) -> StreamingQuery:
-    return query_over(Scripted(TEN), sink=Gathered(), sql=sql, checkpoint_path=str(folder))
+def opened(folder: Path, sql: str = SUM, **options: Any) -> StreamingQuery:
+    return query_over(Scripted(TEN), sink=Gathered(), sql=sql, checkpoint_path=str(folder), **options)
 
 
 def refusal(folder: Path, sql: str = SUM) -> VelariaError:
@@ -113,6 +114,22 @@ def test_a_checkpoint_of_another_query(tmp_path: Path) -> None:
     assert isinstance(error, StateError)
     assert error.code == "checkpoint.other_query"
     assert opened(tmp_path).process_available() == 7
+
+
+def test_a_checkpoint_of_another_output_mode(tmp_path: Path) -> None:
+    """A complete result, say, would lack what came before."""
+    run(tmp_path, 3)
+    with pytest.raises(StateError) as caught:
+        opened(tmp_path, output_mode="complete")
+    assert caught.value.code == "checkpoint.output_mode"
+    assert opened(tmp_path).process_available() == 7
+
+
+def test_a_checkpoint_of_a_query_that_never_ran_is_nobodys(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        opened(tmp_path, "SELECT k, max(v) AS m FROM one GROUP BY k", output_mode="append")
+    opened(tmp_path, "SELECT k, median(v) AS m, min(k) AS n FROM one GROUP BY k").stop()
+    assert opened(tmp_path).process_available() == 10
 
 
 @pytest.mark.parametrize("version", [0, 99])

@@ -63,7 +63,7 @@ class StreamingDataFrame(Frame):
             InputError[stream.option, stream.mode, option.value]: there is no such option, or not such a value.
             SqlUnsupportedError[sql.endless_order]: the whole result is ordered, and a stream in it has no end.
             StateError[sink.taken]: another query writes to the sink's place.
-            StateError[checkpoint.other_query, checkpoint.version, database.locked].
+            StateError[checkpoint.other_query, checkpoint.output_mode, checkpoint.version, database.locked].
         """
         chosen = stream_options(options, self.output_mode)
         if not isinstance(sink, abi.Sink):

@@ -15,12 +15,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from velaria_core.contract.modes import OutputMode
 from velaria_core.errors import DataError, StateError
 from velaria_core.execution.claims import claimed
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files.paths import within
 from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
+from velaria_core.types import quoted
 
 VERSION: Final = 2
 STATE_FILE: Final = "state.duckdb"
@@ -75,9 +77,16 @@ class EpochRecord:
 
 
 class Ledger:
-    """The epochs of one query, in its state database."""
+    """The epochs of one query, in its state database.
 
-    def __init__(self, store: Store, fingerprint: str) -> None:
+    Args:
+        fingerprint: of the plan. Another plan, or another output mode, would go on from a state that is not its own.
+
+    Raises:
+        StateError[checkpoint.version, checkpoint.other_query, checkpoint.output_mode].
+    """
+
+    def __init__(self, store: Store, fingerprint: str, output_mode: OutputMode) -> None:
         self._cursor = store.cursor
         self._written = 0
         self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_query (version BIGINT, fingerprint VARCHAR)")
@@ -86,20 +95,33 @@ class Ledger:
             "(epoch BIGINT, offsets VARCHAR, staged VARCHAR, batches BIGINT, times VARCHAR)"
         )
         known = self._cursor.rows("SELECT version, fingerprint FROM velaria_query")
+        if known and known[0][0] == VERSION and not self._cursor.rows("SELECT 1 FROM velaria_epochs LIMIT 1"):
+            # Opened, and no epoch became durable: it is nobody's yet.
+            self._clear()
+            known = []
         if not known:
-            self._cursor.rows("INSERT INTO velaria_query VALUES ($1, $2)", [VERSION, fingerprint])
-        elif known[0][0] != VERSION:
+            told = f"{fingerprint} {output_mode}"
+            self._cursor.rows("INSERT INTO velaria_query VALUES ($1, $2)", [VERSION, told])
+            return
+        plan, _, mode = known[0][1].partition(" ")
+        if known[0][0] != VERSION:
             raise StateError(
                 "checkpoint.version",
                 f"the checkpoint has version {known[0][0]}, this reads {VERSION}",
                 hint="use the release that wrote it, or start with an empty checkpoint_path",
             )
-        elif known[0][1] != fingerprint:
-            raise StateError(
-                "checkpoint.other_query",
-                "the checkpoint is of another query",
-                hint="give each query a checkpoint_path of its own, or start with an empty one",
-            )
+        hint = "give each query a checkpoint_path of its own, or start with an empty one"
+        if plan != fingerprint:
+            raise StateError("checkpoint.other_query", "the checkpoint is of another query", hint=hint)
+        if mode != output_mode:
+            told = f"the checkpoint is of this query with {mode} output, which does not go on as {output_mode} output"
+            raise StateError("checkpoint.output_mode", told, hint=hint)
+
+    def _clear(self) -> None:
+        """Remove what was made for a query that never ran."""
+        for table in self.tables():
+            self._cursor.rows(f"DROP TABLE {quoted(table)}")
+        self._cursor.rows("DELETE FROM velaria_query")
 
     def last(self) -> EpochRecord:
         """The last durable point."""

@@ -183,7 +183,7 @@ class StreamingQuery(Reported):
         self._state_held.callback(store.close)
         # Before the steps: those of another query would not fit the tables that they find.
         plan = fingerprint(self._plan)
-        ledger = Ledger(store, plan) if options.checkpoint_path is not None else None
+        ledger = Ledger(store, plan, options.output_mode) if options.checkpoint_path is not None else None
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         workers = workers_of(state, options, self._held_parts)
         if workers is not None:
