@@ -135,6 +135,21 @@ def test_a_source_is_read_twice_by_one_query_and_by_two(session: DataflowSession
     assert session.memory_sink("other").result().num_rows == 4
 
 
+def test_a_frame_goes_to_a_sink_or_a_table_by_name(session: DataflowSession) -> None:
+    session.sql(
+        "CREATE TABLE totals (k VARCHAR, n INTEGER NOT NULL); CREATE SINK TABLE files USING parquet OPTIONS(path: 'p/')"
+    )
+    counted = session.stream("events").group_by("k").count("n")
+    for name in ("totals", "files", "out"):
+        assert counted.write_stream(name).start().await_termination(60)
+    assert session.sql("SELECT * FROM totals ORDER BY k").to_rows() == [{"k": "a", "n": 3}, {"k": "b", "n": 1}]
+    assert session.sql("SELECT sum(diff) AS n FROM 'p/'").to_rows() == [{"n": 2}]
+    assert session.memory_sink("out").result().num_rows == 2
+    refused("sql.unknown_table", lambda: counted.write_stream("nothing"))
+    refused("sql.table_kind", lambda: counted.write_stream("events"))
+    refused("sql.column_count", lambda: counted.select("n").write_stream("totals"))
+
+
 @pytest.mark.parametrize(
     "sink",
     [
@@ -313,7 +328,7 @@ def test_an_option_of_another_kind_is_told(session: DataflowSession, option: dic
         session.start_stream_sql("INSERT INTO out SELECT v FROM events", **option)
     assert says in caught.value.message
     with pytest.raises(InputError, match="a sink is needed"):
-        session.stream("events").write_stream("out.csv")  # type: ignore[arg-type]
+        session.stream("events").write_stream(Path("out.csv"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -401,20 +401,38 @@ class Catalog:
         Raises:
             TableKindError[sql.table_kind]: a source or view is written to. CatalogNotFoundError.
         """
-        node = self.bind_stream(statement.select, text)
-        entry = self._entry_to_write(statement, text)
+        node, place = self.bind_stream(statement.select, text), statement.table.span.place(text)
         places = [span.place(text) for span in statement.column_spans]
+        entry = self._entry_to_write(str(statement.table), place)
         try:
-            sink, schema = self._sink(entry), self._sink_schema(entry)
-            known: Sequence[str] = schema.names if schema is not None else statement.columns or node.columns
-            targets = _targets(entry.name, known, statement.columns, node, by_name=statement.by_name, places=places)
+            return self._into(entry, node, statement.columns, by_name=statement.by_name, places=places)
         except InputError as error:
-            error.place = error.place or statement.table.span.place(text)
+            error.place = error.place or place
             raise
+
+    def stream_into(self, name: str, node: Node) -> tuple[Node, abi.Sink]:
+        """A stream's plan with the columns that the sink or table of this name takes, by position, and the sink.
+
+        Raises:
+            TableKindError[sql.table_kind]. CatalogNotFoundError. SqlSemanticError[sql.column_count].
+        """
+        return self._into(self._entry_to_write(name, None), node)
+
+    def _into(
+        self,
+        entry: Entry,
+        node: Node,
+        columns: Sequence[str] | None = None,
+        *,
+        by_name: bool = False,
+        places: Sequence[Place] = (),
+    ) -> tuple[Node, abi.Sink]:
+        sink, schema = self._sink(entry), self._sink_schema(entry)
+        known: Sequence[str] = schema.names if schema is not None else columns or node.columns
+        targets = _targets(entry.name, known, columns, node, by_name=by_name, places=places)
         return fitted(node, lower.schema(self._engine, node), targets, schema, self._never_null(entry)), sink
 
-    def _entry_to_write(self, statement: Insert, text: str) -> Entry:
-        name, place = str(statement.table), statement.table.span.place(text)
+    def _entry_to_write(self, name: str, place: Place | None) -> Entry:
         entry = self.get(name)
         if entry is None:
             error = self._not_found(name)

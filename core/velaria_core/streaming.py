@@ -41,12 +41,13 @@ class StreamingDataFrame(Frame):
 
     def write_stream(
         self,
-        sink: abi.Sink,
+        sink: abi.Sink | str,
         **options: Unpack[StreamKeywords],
     ) -> StreamingQuery:
         """A query that runs this plan into `sink`; `start()` it, or `process_available()` on this thread.
 
         Args:
+            sink: or the name of a SINK TABLE, or of a table that stores rows, which takes the columns by position.
             trigger: when epochs start; as soon as rows are there by default.
             checkpoint_path: folder that makes the query durable: written again with the same folder it goes on.
             output_mode: "update" (changes of the result), "complete" (the whole result each time), or "append" (rows
@@ -59,6 +60,7 @@ class StreamingDataFrame(Frame):
             options: the others of `execution.options.StreamOptions`.
 
         Raises:
+            CatalogNotFoundError. TableKindError[sql.table_kind]: what has this name cannot be written.
             InputError[stream.output_mode]: the sink does not take what the query gives.
             InputError[stream.option, stream.mode, option.value]: there is no such option, or not such a value.
             SqlUnsupportedError[sql.endless_order]: the whole result is ordered, and a stream in it has no end.
@@ -66,12 +68,15 @@ class StreamingDataFrame(Frame):
             StateError[checkpoint.other_query, checkpoint.output_mode, checkpoint.version, database.locked].
         """
         chosen = stream_options(options, self.output_mode)
+        node = self.node
+        refuse_endless_order(node)
+        if isinstance(sink, str):
+            node, sink = self._session._catalog.stream_into(sink, node)
         if not isinstance(sink, abi.Sink):
-            hint = "MemorySink(), CallbackSink(function), ...; write_stream_csv(path) writes a file"
+            hint = "MemorySink(), CallbackSink(function), the name of a SINK TABLE, ..."
             raise InputError("option.value", f"a sink is needed, not {sink!r}", hint=hint)
-        refuse_endless_order(self.node)
         listeners = self._session._listeners
-        return StreamingQuery(self._session._engine, for_stream(self.node), sink, chosen, listeners=listeners)
+        return StreamingQuery(self._session._engine, for_stream(node), sink, chosen, listeners=listeners)
 
     # --- shorthands -----------------------------------------------------------------------------------------
 
