@@ -175,6 +175,9 @@ def test_explain_of_a_stream(run: Run) -> None:
     assert [line for line in ran.text.splitlines() if not line.startswith(" ")] == ["logical", "physical", "strategy"]
     assert "  sink=out\n" in ran.text
     assert run("explain", "--stream", "--analyze", text).code == 2
+    followed = run("explain", "--stream", COUNT, "--follow", "log.jsonl")
+    assert "1. Scan: stream log\n" in followed.text
+    assert "add --stream" in run("explain", COUNT, "--follow", "log.jsonl").errors
 
 
 # --- stopping -----------------------------------------------------------------------------------------------

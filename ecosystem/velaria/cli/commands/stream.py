@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from velaria_core.execution.runtime import StreamingQuery
     from velaria_core.session import DataflowSession
 
+FOLLOWED = click.option(
+    "--follow",
+    "followed",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    type=PATH,
+    help="A stream of the rows that are added to this file, or of the files that come into this folder or glob.",
+)
 # Forms of rows that can be printed as they come.
 PRINTED = (Format.TABLE, Format.NDJSON, Format.CSV, Format.TSV)
 _AUTO, _NONE = "auto", "none"
@@ -51,14 +59,7 @@ _LIVE_SECONDS, _LINE_SECONDS = 0.5, 1.0
 @NAMED_PARAMETERS
 @POSITIONAL_PARAMETERS
 @READ_OPTIONS
-@click.option(
-    "--follow",
-    "followed",
-    metavar="[NAME=]FILE",
-    multiple=True,
-    type=PATH,
-    help="A stream of the rows that are added to this file, or of the files that come into this folder or glob.",
-)
+@FOLLOWED
 @click.option("--checkpoint", metavar="FOLDER", type=PATH, help="Make the query durable: called again, it goes on.")
 @click.option(
     "--trigger",
@@ -147,7 +148,7 @@ def command(
 
         def start() -> StreamingQuery:
             create_views(session, inputs, reading)
-            _follow(session, named_inputs(followed), taken={one.view.lower() for one in inputs})
+            follow(session, named_inputs(followed), taken={one.view.lower() for one in inputs})
             if script.before:
                 session.sql(script.before)
             if script.is_insert:
@@ -227,7 +228,7 @@ _USING: Mapping[str, str] = {
 }
 
 
-def _follow(session: DataflowSession, streams: Sequence[Input], taken: set[str]) -> None:
+def follow(session: DataflowSession, streams: Sequence[Input], taken: set[str]) -> None:
     """Declare a SOURCE table of each file or folder, in the format that probing finds."""
     import glob
 
