@@ -258,6 +258,23 @@ def test_read_stream_csv_dir_a07(session: DataflowSession) -> None:
     assert run(session, "INSERT INTO out SELECT sum(v) AS s FROM folder") == [(10,)]
 
 
+def test_a_table_that_a_stream_writes_to_stays(session: DataflowSession) -> None:
+    session.sql("CREATE TABLE totals (v BIGINT); CREATE SOURCE TABLE pushed (v BIGINT) USING queue")
+    query = session.start_stream_sql("INSERT INTO Totals SELECT v FROM pushed")
+    for text in (
+        "DROP TABLE totals",
+        "CREATE OR REPLACE TABLE totals (v VARCHAR)",
+        "CREATE OR REPLACE TABLE totals AS SELECT 1 AS v",
+    ):
+        error = refused("catalog.written", lambda text=text: session.sql(text))  # type: ignore[misc]
+        assert query.id in error.message
+        assert error.place is not None
+    refused("catalog.written", lambda: session.table("totals").save_as_table("totals", or_replace=True))
+    session.sql("INSERT INTO totals VALUES (1)")
+    query.stop()
+    session.sql("DROP TABLE totals")
+
+
 # --- who is at work -----------------------------------------------------------------------------------------
 
 

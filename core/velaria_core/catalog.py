@@ -216,6 +216,7 @@ class Catalog:
                 hint=f"DROP {entry.kind.upper()} {entry.name}",
             )
         self._refuse_followed(entry, "would be gone")
+        self._refuse_written(entry, "would be gone")
         if entry.kind is EntryKind.MATERIALIZED:
             self._views.drop(entry.name)
         with self._engine.cursor() as cursor:
@@ -235,6 +236,18 @@ class Catalog:
         views = [one.name for one in known if entry.name.lower() in self._read_by.get(one.name.lower(), ())]
         if views:
             raise followed(entry.name, views, what)
+
+    def _refuse_written(self, entry: Entry, what: str) -> None:
+        """
+        Raises:
+            InputError[catalog.written]: a stream writes to the table at this moment, and would go on into nothing.
+        """
+        if entry.kind is not EntryKind.TABLE or entry.stored is None:
+            return
+        for query in registry.active(self._engine):
+            if entry.name.lower() in query.tables_written:
+                told = f'"{entry.name}" {what}, and {query.id} writes to it'
+                raise InputError("catalog.written", told, hint="stop the query first: session.streams has it")
 
     def _not_found(self, name: str) -> CatalogNotFoundError:
         return CatalogNotFoundError(
@@ -499,6 +512,8 @@ class Catalog:
         defined = statement.using is not None or bool(statement.options)
         if existing is not None and (defined or existing.stored is None):
             self._refuse_followed(existing, "would be another")
+        if existing is not None:
+            self._refuse_written(existing, "would be another")
         if statement.as_select is not None:
             return self._create_as(statement, self.bind(statement.as_select, text))
         if defined:
@@ -804,6 +819,8 @@ class Catalog:
             )
         if existing is not None and existing.stored is None:
             self._refuse_followed(existing, "would be another")
+        if existing is not None:
+            self._refuse_written(existing, "would be another")
         rows = self._make(name, node, quoted(name))
         self._forget(name)
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))

@@ -48,6 +48,7 @@ from velaria_core.execution.policy import DeadLetters, Retries, blamed
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
 from velaria_core.execution.registry import active, ended, register
+from velaria_core.execution.sinks.table import TableSink
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
 from velaria_core.execution.stream_strategy import decided
@@ -383,6 +384,12 @@ class StreamingQuery(Reported):
             self.start()
         with suppress(KeyboardInterrupt):
             watcher.run(every_s)
+
+    @property
+    def tables_written(self) -> frozenset[str]:
+        """The tables of the session that its sinks are, by their names in lower case."""
+        sinks = (sink for sink in self._sinks.values() if isinstance(sink, TableSink))
+        return frozenset(sink.table.lower() for sink in sinks if sink.engine is self._engine)
 
     # --- control --------------------------------------------------------------------------------------------
 

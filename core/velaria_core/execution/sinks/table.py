@@ -48,10 +48,10 @@ class TableSink:
     def __init__(self, table: str, *, engine: Engine | None = None, path: PathLike | None = None) -> None:
         if (engine is None) == (path is None):
             raise InputError("option.value", "a table is of an engine or of a path")
-        self._engine = engine
+        self.engine = engine
         self._file = str(path) if path is not None else None
-        self._name = table
-        self._table = f"main.{quoted(table)}"
+        self.table = table
+        self._sql = f"main.{quoted(table)}"
         self._staged = f"{SCHEMA}.{quoted(table)}"
         self._held = ExitStack()
         self._cursor: Cursor | None = None
@@ -72,12 +72,12 @@ class TableSink:
             StateError[database.locked]: another process has the file open. StateError[sink.ahead, sink.taken].
         """
         with ExitStack() as held:
-            engine = self._engine
+            engine = self.engine
             if engine is None:
                 engine = Engine(Settings(path=self._file, threads=1))
                 held.callback(engine.close)
             where = id(engine) if self._file is None else os.path.realpath(self._file)
-            held.enter_context(claimed((where, self._name.lower()), taken(f'"{self._name}"')))
+            held.enter_context(claimed((where, self.table.lower()), taken(f'"{self.table}"')))
             cursor = held.enter_context(engine.cursor())
             self._context = context
             self._prepare_tables(cursor, context)
@@ -100,21 +100,21 @@ class TableSink:
         with cursor.transaction():
             cursor.rows(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             cursor.rows(f"CREATE TABLE IF NOT EXISTS {_EPOCHS} (name VARCHAR, epoch BIGINT)")
-            cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})")
-            found = [(row[0], exported_type(row[1])) for row in cursor.rows(f"DESCRIBE {self._table}")]
+            cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._sql} ({columns})")
+            found = [(row[0], exported_type(row[1])) for row in cursor.rows(f"DESCRIBE {self._sql}")]
             if found != [(name, exported_type(kind)) for name, kind in kinds]:
                 raise InputError(
                     "sink.schema",
-                    f'"{self._name}" has the columns {_told(found)}, the query gives {_told(kinds)}',
+                    f'"{self.table}" has the columns {_told(found)}, the query gives {_told(kinds)}',
                     hint="write to another table, or select what this one has",
                 )
             self._prepare_staged(cursor, columns, context.last_epoch)
-            known = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self._name])
-            refuse_if_ahead(f'"{self._name}"', known[0][0] if known else 0, context)
+            known = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self.table])
+            refuse_if_ahead(f'"{self.table}"', known[0][0] if known else 0, context)
             if not known:
-                cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, 0)", [self._name])
+                cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, 0)", [self.table])
             elif not context.last_epoch:
-                cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1", [self._name])
+                cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1", [self.table])
             self._committed = known[0][0] if known and context.last_epoch else 0
 
     def _prepare_staged(self, cursor: Cursor, columns: str, last_epoch: int) -> None:
@@ -148,11 +148,11 @@ class TableSink:
                 where = f"{_EPOCH} = {epoch:d}"
                 ((staged,),) = cursor.rows(f"SELECT count(*) FROM {self._staged} WHERE {where}")
                 if staged != int(ref):
-                    raise staged_gone(f'"{self._name}"', epoch)
+                    raise staged_gone(f'"{self.table}"', epoch)
                 self._apply(f"(SELECT * EXCLUDE ({_EPOCH}) FROM {self._staged} WHERE {where})", None)
             if self._durable:
                 self._run(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", epoch)
-            self._run(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = {literal(self._name)}", epoch)
+            self._run(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = {literal(self.table)}", epoch)
         self._committed = epoch
         self._pending.pop(epoch, None)
 
@@ -188,16 +188,16 @@ class TableSink:
         context = self._context
         assert context is not None
         columns = _listed(context.schema)
-        into = f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM"
+        into = f"INSERT INTO {self._sql} ({columns}) SELECT {columns} FROM"
         match context.mode:
             case SinkMode.APPEND:
                 self._run(f"{into} {rows}")
             case SinkMode.REPLACE:
-                self._run(f"DELETE FROM {self._table}")
+                self._run(f"DELETE FROM {self._sql}")
                 self._run(f"{into} {rows}")
             case SinkMode.UPSERT:
                 same = _same(context.keys, "t", "s")
-                self._run(f"DELETE FROM {self._table} AS t USING {rows} AS s WHERE {same}")
+                self._run(f"DELETE FROM {self._sql} AS t USING {rows} AS s WHERE {same}")
                 self._run(f"{into} {rows} WHERE {_COUNT} > 0")
             case SinkMode.RETRACT:
                 self._retract(rows, context, pending)
@@ -209,24 +209,24 @@ class TableSink:
             self._take_away(rows, names, columns)
         sums = _sums(rows, columns)
         times = f"(SELECT {columns}, unnest(range({_COUNT})) FROM {sums} AS c WHERE {_COUNT} > 0)"
-        self._run(f"INSERT INTO {self._table} ({columns}) SELECT {columns} FROM {times} AS n")
+        self._run(f"INSERT INTO {self._sql} ({columns}) SELECT {columns} FROM {times} AS n")
 
     def _take_away(self, rows: str, names: list[str], columns: str) -> None:
         sums = _sums(rows, columns)
         mine = ", ".join(f"t.{quoted(name)}" for name in names)
         doomed = (
             f"SELECT t.rowid AS id, -s.{_COUNT} AS times, row_number() OVER (PARTITION BY {mine}) AS place "
-            f"FROM {self._table} AS t JOIN (SELECT * FROM {sums} AS c WHERE {_COUNT} < 0) AS s "
+            f"FROM {self._sql} AS t JOIN (SELECT * FROM {sums} AS c WHERE {_COUNT} < 0) AS s "
             f"ON {_same(names, 't', 's')}"
         )
         gone = self._run(
-            f"DELETE FROM {self._table} WHERE rowid IN (SELECT id FROM ({doomed}) AS d WHERE place <= times)"
+            f"DELETE FROM {self._sql} WHERE rowid IN (SELECT id FROM ({doomed}) AS d WHERE place <= times)"
         )
         asked = self._run(f"SELECT coalesce(CAST(-sum({_COUNT}) AS BIGINT), 0) FROM {sums} AS c WHERE {_COUNT} < 0")
         if gone != asked:
             raise StateError(
                 "sink.changed",
-                f'{asked - gone} rows that go are not in "{self._name}"',
+                f'{asked - gone} rows that go are not in "{self.table}"',
                 hint="nothing else may change this table while a query keeps it",
             )
 
