@@ -4,7 +4,10 @@
     floor     one epoch of one row, in memory and durable
     latency   10,000 events a second in `continuous(20)`, from the push into a queue to the sink
     state     an epoch of 65,536 rows of 10k keys, among 10k, 1M and 10M
-    limit     10M keys in a session with memory_limit='1GB'
+    limit     10M keys in a session with memory_limit='1GB', counted, and in the state of a join
+    join      an epoch of 1,000 rows over the state of an inner join: 10k, 1M and 10M rows, in memory and durable
+    outer     the same of a left join, whose touched keys are computed before and after
+    keyed     the same of row numbers by key, which are computed anew for the touched keys
     soak      a windowed query over keys that come and go: the memory of each tenth of the run
 
 Every part is whole queries through the public names, in a process of its own. Bars: durable at most twice the time;
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter, perf_counter_ns, sleep
 
@@ -192,9 +196,11 @@ def state(_options: argparse.Namespace) -> Figures:
 
 def limit(_options: argparse.Namespace) -> Figures:
     p50, p99, peak = _epochs_over(KEYS["10M"], "1GB")
+    joined = _epochs_over_rows(OF_ROWS["join"], 2 * KEYS["10M"], None, "1GB")
     return [
         ["memory_limit='1GB'", "epoch p50 ms", "epoch p99 ms", "peak MB"],
-        ["10M keys", f"{p50:.1f}", f"{p99:.1f}", f"{peak:.0f}"],
+        ["10M keys counted", f"{p50:.1f}", f"{p99:.1f}", f"{peak:.0f}"],
+        ["10M keys joined, 1,000 rows an epoch", *(f"{one:.1f}" for one in joined), f"{_peak_mb():.0f}"],
     ]
 
 
@@ -221,6 +227,67 @@ def _epochs_over(keys: int, memory_limit: str | None) -> tuple[float, float, flo
 
 def _nowhere(_epoch: int, _changes: pa.Table) -> None:
     """A sink's function that drops what it gets."""
+
+
+# --- rows that are kept --------------------------------------------------------------------------------------
+
+OF_ROWS = {
+    "join": "SELECT l.k, l.v, r.name FROM l JOIN r ON l.k = r.k",
+    "outer": "SELECT l.k, l.v, r.name FROM l LEFT JOIN r ON l.k = r.k",
+    "keyed": "SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS place FROM l",
+}
+
+
+def _of_rows(name: str, options: argparse.Namespace) -> Figures:
+    lines = [[f"{name}: rows held", "in memory", "p99", "times, bar 2", "durable", "p99", "times, bar 2", "peak MB"]]
+    before: dict[bool, float] = {}
+    for held in options.held.split(","):
+        line = [held]
+        for kept in (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                p50, p99 = _epochs_over_rows(OF_ROWS[name], KEYS[held], Path(folder, "checkpoint") if kept else None)
+            times = p50 / before[kept] if kept in before else None
+            shown = "-" if times is None else f"{times:.2f} {'met' if times <= 2 else 'MISSED'}"
+            line += [f"{p50:.1f}", f"{p99:.1f}", shown]
+            before[kept] = p50
+        lines.append([*line, f"{_peak_mb():.0f}"])
+    return lines
+
+
+def _epochs_over_rows(
+    sql: str, rows: int, checkpoint: Path | None, memory_limit: str | None = None
+) -> tuple[float, float]:
+    """Milliseconds of an epoch of 1,000 rows of random keys, over so many rows in all, two of each key."""
+    chance = np.random.default_rng(1)
+    keys = chance.permutation(rows // 2)
+    with DataflowSession(memory_limit=memory_limit) as session:
+        left = MemorySource(schema=pa.schema([("k", pa.int64()), ("v", pa.int64())]), bounded=False)
+        right = MemorySource(schema=pa.schema([("k", pa.int64()), ("name", pa.string())]), bounded=False)
+        for name, source in (("l", left), ("r", right)):
+            session.create_temp_view(name, session.read_stream(source, name))
+        query = session.stream_sql(sql).write_stream(
+            CallbackSink(_nowhere), checkpoint_path=None if checkpoint is None else str(checkpoint)
+        )
+        both = " JOIN " in sql
+
+        def added(some: np.ndarray, number: int) -> None:
+            left.add(pa.table({"k": pa.array(some), "v": pa.array(some * 7 + number)}))
+            if both:
+                right.add(pa.table({"k": pa.array(some), "name": pa.array([f"name {one}" for one in some])}))
+            else:
+                left.add(pa.table({"k": pa.array(some), "v": pa.array(some * 7 - number)}))
+
+        for first in range(0, len(keys), EPOCH_ROWS // 2):
+            added(keys[first : first + EPOCH_ROWS // 2], 1)
+            query.process_available()
+        taken = []
+        for number in range(40):
+            added(keys[chance.integers(0, len(keys), 500)], number + 2)
+            began = perf_counter()
+            query.process_available()
+            taken.append(1000 * (perf_counter() - began))
+        query.stop()
+    return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
 
 
 # --- soak ----------------------------------------------------------------------------------------------------
@@ -323,6 +390,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "latency": latency,
     "state": state,
     "limit": limit,
+    **{name: partial(_of_rows, name) for name in OF_ROWS},
     "soak": soak,
 }
 
@@ -334,6 +402,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=2, help="of each durable query, the best counts (default: 2)")
     parser.add_argument("--seconds", type=float, default=10, help="of pushing for latency (default: 10)")
     parser.add_argument("--soak", type=int, default=20_000_000, metavar="ROWS", help="of the soak (default: 20000000)")
+    parser.add_argument("--held", default=",".join(KEYS), help="rows of state, by comma (default: 10k,1M,10M)")
     parser.add_argument("--data", type=Path, default=default_cache(), help="where generated events stay")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too, a line each")
     parser.add_argument("--one", choices=PARTS, help=argparse.SUPPRESS)  # run here, and print as JSON
@@ -358,7 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _each(names: list[str], options: argparse.Namespace) -> Iterator[tuple[str, Figures | None]]:
     given = ["--rows", options.rows, "--rounds", options.rounds, "--seconds", options.seconds]
-    given += ["--soak", options.soak, "--data", options.data]
+    given += ["--soak", options.soak, "--held", options.held, "--data", options.data]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for name in names:
         command = [sys.executable, __file__, "--one", name, *map(str, given)]

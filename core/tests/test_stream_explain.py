@@ -225,6 +225,23 @@ def test_recompute_says_why(session: DataflowSession) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("SELECT price FROM bids JOIN asks ON auction = item", None),
+        ("SELECT price FROM bids JOIN asks ON price > ask", "no column of one side is to equal one of"),
+        (
+            "SELECT price FROM bids JOIN (SELECT CAST(item AS DOUBLE) AS item FROM asks) ON auction = item",
+            "in no common way",
+        ),
+    ],
+)
+def test_a_join_says_whether_it_scans_its_state(session: DataflowSession, text: str, why: str | None) -> None:
+    node = of(explained(session, text), "Join")
+    assert ("a scan of all keys in state" in node.cost) == (why is not None)
+    assert why is None or why in node.cost
+
+
+@pytest.mark.parametrize(
     ("name", "eligible", "prefix", "reason"),
     [
         ("count", True, 1, "split by auction"),

@@ -246,7 +246,8 @@ def can_be_key(kind: pa.DataType) -> bool:
     return is_fixed(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)
 
 
-def _keys(kind: pa.DataType) -> Keys:
+def keys_of(kind: pa.DataType) -> Keys:
+    """An empty column of this type."""
     return FixedKeys(kind) if is_fixed(kind) else TextKeys(kind)
 
 
@@ -262,7 +263,7 @@ class KeyIndex:
     """
 
     def __init__(self, kinds: Sequence[pa.DataType]) -> None:
-        self.columns = [_keys(kind) for kind in kinds]
+        self.columns = [keys_of(kind) for kind in kinds]
         self.count = 0
         self._committed = 0
         self._written: list[Rows] | None = []  # places taken since the last commit; None: the table was built anew

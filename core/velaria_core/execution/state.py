@@ -46,9 +46,9 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.durable = engine.settings.path is not None
-        self._held = ExitStack()
+        self._open = ExitStack()
         self._threads = 0
-        self.cursor: Cursor = self._held.enter_context(engine.cursor())
+        self.cursor: Cursor = self._open.enter_context(engine.cursor())
         if self.durable:
             # Compressing text is dear: with the engine's own 16 MB that takes three times as long as the commits. A
             # restart after a kill reads what is not in the file yet, 128 MB in about half a second.
@@ -56,6 +56,9 @@ class Store:
         self._numbers = count(1)
         self._threads_max = engine.settings.threads or os.cpu_count() or 1
         self._rows: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        ((limit,),) = self.cursor.rows("SELECT parse_formatted_bytes(current_setting('memory_limit'))")
+        self._held_bytes_max = int(limit) // 2
         self._use_threads(1)
 
     def holds(self, table: str, rows: int) -> None:
@@ -66,6 +69,12 @@ class Store:
         """
         self._rows[table] = rows
         self._use_threads(self._threads_max if sum(self._rows.values()) > WIDE_ROWS else 1)
+
+    def may_hold(self, table: str, nbytes: int) -> bool:
+        """Told by whoever keeps the rows of a table in memory what they take; whether all that is kept so may take half
+        of the engine's limit, which knows nothing of it."""
+        self._held[table] = nbytes
+        return sum(self._held.values()) <= self._held_bytes_max
 
     def _use_threads(self, threads: int) -> None:
         if threads != self._threads:
@@ -111,4 +120,4 @@ class Store:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._held.close()
+        self._open.close()

@@ -201,6 +201,8 @@ def _of_step(step: Step, node: Node) -> dict[str, Any]:
     told = {"reason": f"{step.impl}: {step.impl_reason}{why}"}
     if (words := _KEPT_AND_PAID.get(step.impl)) is not None:
         told |= dict(zip(("state", "cost"), words, strict=True))
+    if step.scanned:
+        told["cost"] = f"{told.get('cost', shape.cost())}, and a scan of all keys in state: {step.scanned}"
     return told
 
 

@@ -12,7 +12,7 @@ from velaria_core.errors import DataError
 from velaria_core.execution.applied import Call, in_order
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, fitted, some
-from velaria_core.execution.steps.rows import Rows
+from velaria_core.execution.steps.held import Hashing, log_by_key
 from velaria_core.logical.event_time import END
 from velaria_core.logical.operators import ApplyInBatches
 from velaria_core.types import quoted
@@ -69,6 +69,10 @@ class AppliedStep(Step):
         self._states = int(self._count().column(0)[0].as_py())
         self._due_us: int | None = None
         self._asked = False
+
+    @property
+    def scanned(self) -> str:
+        return "what the function keeps is in a table" if self._stateful else ""
 
     def state_rows(self) -> int:
         return self._states if self._stateful else 0
@@ -139,7 +143,8 @@ class ReappliedStep(Step):
     def __init__(self, store: Store, name: str, node: ApplyInBatches, below: Step) -> None:
         super().__init__(node.output, False, [below])
         self._call = Call(node, below.schema)
-        self._rows = Rows(store, name, below)
+        hashing = Hashing([[below.schema.field(key).type] for key in node.keys], joins=False)
+        self._rows = log_by_key(store, name, below.schema, below.append_only, node.keys, hashing)
         touched = f"SELECT DISTINCT {', '.join(f'{quoted(k)} AS k{at}' for at, k in enumerate(node.keys))} FROM "
         touched += self._rows.feed.name
         self._touched = store.feed(store.schema(touched))
@@ -159,16 +164,24 @@ class ReappliedStep(Step):
             return None
         self._rows.feed.table = fitted(given, self._rows.feed)
         self._touched.table = self._find_touched()
+        self._rows.find(self._rows.hashes())
         self._before.table = self._result()
         self._rows.add()
         self._after.table = self._result()
         return some(self._difference())
+
+    @property
+    def scanned(self) -> str:
+        return self._rows.scanned
 
     def state_rows(self) -> int:
         return self._rows.entries
 
     def state_bytes(self) -> int:
         return self._rows.nbytes
+
+    def committed(self) -> None:
+        self._rows.committed()
 
     def rolled_back(self) -> None:
         self._rows.rolled_back()

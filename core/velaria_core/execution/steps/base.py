@@ -90,6 +90,11 @@ class Step(ABC):
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         """The changes of the result that follow from those of the inputs; None for none."""
 
+    @property
+    def scanned(self) -> str:
+        """Why an epoch reads the keys of all that is kept, where its rows and their keys were to do."""
+        return ""
+
     def due(self, watermark_us: int | None, now_ms: int) -> bool:
         """Whether an epoch without rows, at this watermark and time of the clock, would do something here."""
         del watermark_us, now_ms

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.changes import DIFF, concat
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, query_of, some
+from velaria_core.execution.steps.held import Hashing, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep
 from velaria_core.execution.steps.net import Netting
-from velaria_core.execution.steps.rows import Rows
 from velaria_core.execution.steps.source import StaticStep
 from velaria_core.logical.expr import reference
 from velaria_core.logical.operators import Join
@@ -30,7 +31,14 @@ class BilinearStep(Step):
     impl_reason = "the changes of each side meet the rows of the other"
 
     def __init__(self, store: Store, name: str, node: Join, below: Sequence[Step]) -> None:
-        self._sides = [Rows(store, f"{name}_{side}", step) for side, step in zip("lr", below, strict=True)]
+        pairs = node.equalities()
+        keys = [[pair[at] for pair in pairs] for at in (0, 1)]
+        kinds = [[step.schema.field(one).type for step, one in zip(below, pair, strict=True)] for pair in pairs]
+        hashing = Hashing(kinds, joins=True)
+        self._sides = [
+            log_by_key(store, f"{name}_{side}", step.schema, step.append_only, by, hashing)
+            for side, step, by in zip("lr", below, keys, strict=True)
+        ]
         left, right = self._sides
         append_only = all(step.append_only for step in below)
         statements = []
@@ -74,21 +82,34 @@ class BilinearStep(Step):
         if self._still is not None:
             self._sides[self._still].add()
             moving = 1 - self._still
-            return some(self._meet[moving]()) if changes[moving] is not None else None
+            return some(self._met(moving)) if changes[moving] is not None else None
         left, right = self._sides
         right.add()
-        made = [meet() for meet, given in zip(self._meet, changes, strict=True) if given is not None]
+        made = [self._met(side) for side, given in enumerate(changes) if given is not None]
         left.add()
         if not made:
             return None
         # The rows of the one side that go meet those of the other that came, and a log has rows that went.
         return some(concat(made)) if self._netting is None else self._netting.of(concat(made))
 
+    def _met(self, side: int) -> pa.Table:
+        """What the changes of a side and the rows of the other give."""
+        self._sides[1 - side].find(self._sides[side].hashes())
+        return self._meet[side]()
+
+    @property
+    def scanned(self) -> str:
+        return next((rows.scanned for rows in self._sides if rows.scanned), "")
+
     def state_rows(self) -> int:
         return sum(rows.entries for rows in self._sides)
 
     def state_bytes(self) -> int:
         return sum(rows.nbytes for rows in self._sides)
+
+    def committed(self) -> None:
+        for rows in self._sides:
+            rows.committed()
 
     def rolled_back(self) -> None:
         self._horizons.rolled_back()

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from velaria_core.changes import constant
+from velaria_core.execution.held_rows import HeldRows
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, some
+from velaria_core.execution.vectors import Rows
 from velaria_core.execution.watermark import Mask, Micros, TimeColumn, kept
 from velaria_core.logical.event_time import END, Horizon, TimeBound, TimeKind
 from velaria_core.types import quoted
@@ -31,15 +33,18 @@ class Noting(Protocol):
 
 
 class Forgetting(Protocol):
-    """A table that forgets what is closed."""
+    """Rows that are forgotten when they are closed, in a table, in memory or both."""
 
     table: str
 
     @property
+    def held(self) -> HeldRows | None: ...
+
+    @property
     def entries(self) -> int: ...
 
-    def rolled_back(self) -> None:
-        """The number of entries is not known any more."""
+    def forgot(self) -> None:
+        """The table has other entries now."""
 
 
 class Gate:
@@ -78,7 +83,8 @@ class Expiry:
     """Removes the entries of a log whose value in a column is closed."""
 
     def __init__(self, store: Store, log: Forgetting, column: str, bound: TimeBound) -> None:
-        self._store, self._log, self._bound = store, log, bound
+        self._store, self._log, self._column, self._bound = store, log, column, bound
+        self._times = None if log.held is None else TimeColumn(store, log.held.schema, column, bound.kind)
         self._closed = store.feed(pa.schema([("us", pa.int64())]))
         us = micros_sql(column, bound.kind)
         self._delete = store.command(f"DELETE FROM {log.table} WHERE {us} <= (SELECT us FROM {self._closed.name})")
@@ -103,13 +109,27 @@ class Expiry:
                 return
         self._closed.table = one_row(self._closed.schema, closed_us)
         self._delete()
-        self._log.rolled_back()
+        self._log.forgot()
+        if self._log.held is not None:
+            positions, times, valid = self._held(self._log.held)
+            self._log.held.forget(positions[closed(times, valid, self._bound, watermark_us)])
         self._measure()
 
     def rolled_back(self) -> None:
         self._extent = None
 
+    def _held(self, held: HeldRows) -> tuple[Rows, Micros, Mask | None]:
+        """Where the rows in memory are, and their times."""
+        assert self._times is not None
+        positions = held.alive()
+        return (positions, *self._times.of(held.take(positions, [self._column])))
+
     def _measure(self) -> None:
+        if self._log.held is not None:
+            _, times, valid = self._held(self._log.held)
+            times = times if valid is None else times[valid]
+            self._extent = (int(times.min()), int(times.max())) if len(times) else None
+            return
         ((low, high),) = self._store.cursor.rows(self._find_extent)
         # Rows without a time are closed at the end and take no part.
         self._extent = None if low is None or low == END else (low, low if high == END else high)

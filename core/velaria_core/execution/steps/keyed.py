@@ -10,8 +10,10 @@ import pyarrow as pa
 from velaria_core.changes import DIFF
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
+from velaria_core.execution.steps.held import HASH, Hashing, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
-from velaria_core.execution.steps.rows import Log, Rows
+from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.vectors import vector_of, whole
 from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
@@ -37,6 +39,7 @@ class KeyedStep(Step):
     """
 
     is_net = True
+    holds = True  # rows by key in memory
     impl = "touched-keys"
     impl_reason = "the rows of the keys that an epoch touched are computed before and after"
 
@@ -51,18 +54,32 @@ class KeyedStep(Step):
     ) -> None:
         self._keyed = bool(by[0])
         selecting = _selects(node, orders, below)
-        self._rows = [] if selecting else [Rows(store, f"{name}_{at}", step) for at, step in enumerate(below)]
+        hashing = _hashing(by, below) if self._keyed and self.holds else None
+
+        def log(ending: str, schema: pa.Schema, append_only: bool, keys: Names) -> Log:
+            if hashing is None:
+                return Log(store, f"{name}_{ending}", schema, append_only)
+            return log_by_key(store, f"{name}_{ending}", schema, append_only, keys, hashing)
+
+        self._rows = (
+            []
+            if selecting
+            else [
+                log(str(at), step.schema, step.append_only, keys)
+                for at, (step, keys) in enumerate(zip(below, by, strict=True))
+            ]
+        )
         self._feeds = [store.feed(below[0].schema)] if selecting else [rows.feed for rows in self._rows]
         self._touched = self._find_touched = None
         if self._keyed:
-            touched = _touched(by, self._feeds)
+            touched = _touched(by, self._feeds, hashing)
             self._touched = store.feed(store.schema(touched))
             self._find_touched = store.prepare(touched)
         self._shown: Log | None = None
         shown_by = _shown_by(node, by, selecting)
         if selecting:
             came = f"SELECT * FROM {self._feeds[0].name}"
-            self._shown = Log(store, f"{name}_shown", store.schema(came), append_only=False)
+            self._shown = log("shown", store.schema(came), False, by[0])
             sources = [f"{self._shown.restricted(by[0], self._touched)} UNION ALL {came}"]
         else:
             sources = [rows.restricted(keys, self._touched) for keys, rows in zip(by, self._rows, strict=True)]
@@ -82,7 +99,7 @@ class KeyedStep(Step):
             before = f"SELECT {columns}, -1 FROM {self._before.name}"
         else:
             if self._shown is None:
-                self._shown = Log(store, f"{name}_shown", found, append_only=False)
+                self._shown = log("shown", found, False, shown_by)
             before = f"SELECT {columns}, -{COUNT} FROM {self._shown.entries_of(shown_by, self._touched)}"
         self._difference = store.prepare(
             f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
@@ -127,6 +144,7 @@ class KeyedStep(Step):
             feed.table = fitted(given, feed)
         if self._touched is not None and self._find_touched is not None:
             self._touched.table = self._find_touched()
+            self._find(self._touched.table)
         if self._shown is None:
             self._before.table = pa.Table.from_batches([], self._before.schema) if at.first else self._result()
         for rows in self._rows:
@@ -136,11 +154,26 @@ class KeyedStep(Step):
             self._shown.take(made)
         return made
 
+    def _find(self, touched: pa.Table) -> None:
+        """Have the statements read what is kept of these keys."""
+        if HASH in touched.column_names:
+            hashes = vector_of(whole(touched.column(HASH))).data
+            for log in self._logs():
+                log.find(hashes)
+
+    @property
+    def scanned(self) -> str:
+        return next((log.scanned for log in self._logs() if log.scanned), "")
+
     def state_rows(self) -> int:
         return sum(log.entries for log in self._logs())
 
     def state_bytes(self) -> int:
         return sum(log.nbytes for log in self._logs())
+
+    def committed(self) -> None:
+        for log in self._logs():
+            log.committed()
 
     def rolled_back(self) -> None:
         self._horizons.rolled_back()
@@ -175,6 +208,10 @@ class SkippingStep(Step):
     def state_bytes(self) -> int:
         return self._kept.state_bytes() + self._rest.state_bytes()
 
+    def committed(self) -> None:
+        self._kept.committed()
+        self._rest.committed()
+
     def rolled_back(self) -> None:
         self._kept.rolled_back()
         self._rest.rolled_back()
@@ -207,10 +244,20 @@ def _shown_by(node: Node, by: Sequence[Names], selecting: bool) -> Names | None:
     return shape.shown_by if isinstance(shape, Keyed) else None
 
 
-def _touched(by: Sequence[Names], feeds: Sequence[Feed]) -> str:
-    """SQL of the keys in the feeds, as columns k0, k1, ..."""
+def _hashing(by: Sequence[Names], below: Sequence[Step]) -> Hashing:
+    """How the keys of the inputs are hashed."""
+    columns = zip(*by, strict=True)
+    kinds = [[step.schema.field(name).type for step, name in zip(below, names, strict=True)] for names in columns]
+    return Hashing(kinds, joins=False)
+
+
+def _touched(by: Sequence[Names], feeds: Sequence[Feed], hashing: Hashing | None) -> str:
+    """SQL of the keys in the feeds, as columns k0, k1, ..., and their hash, where they have one."""
     parts = [
         f"SELECT {', '.join(f'{quoted(key)} AS k{at}' for at, key in enumerate(keys))} FROM {feed.name}"
         for keys, feed in zip(by, feeds, strict=True)
     ]
-    return f"SELECT DISTINCT * FROM ({' UNION ALL '.join(parts)})"
+    keys = f"SELECT DISTINCT * FROM ({' UNION ALL '.join(parts)})"
+    if not hashing:
+        return keys
+    return f"SELECT *, {hashing.sql([f'k{at}' for at in range(len(by[0]))])} AS {HASH} FROM ({keys})"

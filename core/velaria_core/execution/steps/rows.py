@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from velaria_core.changes import DIFF, with_diff
+from velaria_core.execution.held_rows import HeldRows
 from velaria_core.execution.state import Feed, Store
-from velaria_core.execution.steps.base import COUNT, Step, counted, diffed, relation_of
+from velaria_core.execution.steps.base import COUNT, counted, diffed, relation_of
+from velaria_core.execution.vectors import Array
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
@@ -27,7 +30,16 @@ _SAMPLE_ROWS: Final = 1_000
 
 
 class Log:
-    """Rows in a table: those that are fed are appended. Where rows also go, an entry has a count."""
+    """Rows in a table: those that are fed are appended. Where rows also go, an entry has a count.
+
+    Attributes:
+        source: what statements that ask for entries read, as SQL: the table.
+        scanned: why each epoch reads the keys of all entries, where it was to ask for some.
+        held: the rows in memory, where they are there.
+    """
+
+    scanned: str = ""
+    held: HeldRows | None = None
 
     def __init__(self, store: Store, name: str, schema: pa.Schema, append_only: bool) -> None:
         self.columns = schema.names
@@ -35,7 +47,7 @@ class Log:
         self.feed = store.feed(diffed(schema, append_only))
         self._store, self._cursor = store, store.cursor
         self._schema = counted(self.feed.schema)
-        self.table = store.table(name, self._schema)
+        self.table = self.source = store.table(name, self._schema)
         self._add = store.command(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
         self._entries: int | None = None
         self._sum = 0
@@ -48,12 +60,15 @@ class Log:
 
     @property
     def kept(self) -> Scan:
-        """The rows of the table, with their count where rows also go."""
-        return Scan(Relation(self.table, self._schema, self.table, "state"))
+        """The rows that are kept, with their count where rows also go."""
+        return Scan(Relation(self.source, self._schema, self.source, "state"))
 
     @property
     def entries(self) -> int:
-        """How many the table has."""
+        """How many are kept."""
+        return self._in_table()
+
+    def _in_table(self) -> int:
         if self._entries is None:
             self._count()
         assert self._entries is not None
@@ -74,20 +89,35 @@ class Log:
         self.feed.table = changes if self.append_only else with_diff(changes)
         self.add()
 
+    def hashes(self) -> Array:
+        """What `find` of another log is given to have it find what meets the rows that are fed."""
+        return np.empty(0, np.uint64)
+
+    def find(self, hashes: Array) -> None:
+        """Statements ask for entries of keys with these hashes; here they read all of them."""
+
     def add(self) -> None:
-        """Keep the rows that are fed."""
+        """Keep the rows that are fed. Statements read them too from now on."""
         changes = self.feed.table
         if not changes.num_rows:
             return
         self._weigh(changes)
         came = changes.num_rows if self.append_only else int(changes.column(DIFF).to_numpy().sum())
-        entries = self.entries
+        entries = self._in_table()
         if not self.append_only and entries and entries + changes.num_rows > 2 * max(self._sum + came, 0) + SLACK_ROWS:
             self._compact()
         self._add()
-        self._entries = self.entries + changes.num_rows
+        self._entries = self._in_table() + changes.num_rows
         self._sum += came
-        self._store.holds(self.table, self._entries)
+        if self.held is None:
+            self._store.holds(self.table, self._entries)
+
+    def forgot(self) -> None:
+        """The table has other entries now."""
+        self._entries = None
+
+    def committed(self) -> None:
+        """The epoch is durable."""
 
     def rolled_back(self) -> None:
         """The table is as it was before the epoch."""
@@ -113,7 +143,7 @@ class Log:
 
     def entries_of(self, keys: Sequence[str], touched: Feed | None) -> str:
         """SQL of the entries (aliased `s`) whose key was touched; of all without a feed of keys."""
-        source = f"{self.table} AS s"
+        source = f"{self.source} AS s"
         if touched is not None:
             same = " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM k.k{at}" for at, key in enumerate(keys))
             source += f" SEMI JOIN {touched.name} AS k ON {same}"
@@ -130,10 +160,3 @@ class Log:
             f"SELECT {names} FROM (SELECT {names}, unnest(range({COUNT})) FROM (SELECT {listed}, "
             f"CAST(sum(s.{COUNT}) AS BIGINT) AS {COUNT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0))"
         )
-
-
-class Rows(Log):
-    """The rows of one input of a step."""
-
-    def __init__(self, store: Store, name: str, below: Step) -> None:
-        super().__init__(store, name, below.schema, below.append_only)

@@ -25,6 +25,8 @@ class SessionStep(KeyedStep):
     on by a part of the gap.
     """
 
+    holds = False  # which rows to forget is asked of a table
+
     def __init__(self, store: Store, name: str, node: SessionWindow, below: Step) -> None:
         super().__init__(store, name, node, [node.keys], [()], [below])
         self._bound = node.times(below.times).get(node.end)
@@ -43,6 +45,10 @@ class SessionStep(KeyedStep):
             f"DELETE FROM {log.table} WHERE rowid IN (SELECT {quoted(_ROW)} FROM ({sessions}) "
             f"WHERE {micros_sql(node.end, self._bound.kind)} <= (SELECT us FROM {self._closed.name}))"
         )
+
+    @property
+    def scanned(self) -> str:
+        return "which sessions are closed is asked of a table"
 
     def _forget(self, at: Moment) -> None:
         super()._forget(at)

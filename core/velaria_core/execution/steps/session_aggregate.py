@@ -193,6 +193,10 @@ class SessionAggregateStep(Step):
         del now_ms
         return self._closing and self._has_closed(watermark_us)
 
+    @property
+    def scanned(self) -> str:
+        return "sessions that meet are merged in a table"
+
     def state_rows(self) -> int:
         return self._kept.entries
 

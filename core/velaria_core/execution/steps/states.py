@@ -32,6 +32,8 @@ _SAMPLE_ROWS: Final = 1_000
 class Entries:
     """States by key in a table, to which each epoch appends. Columns k0, k1, ... and s0, s1, ..."""
 
+    held: Final = None  # in memory
+
     def __init__(self, store: Store, name: str, states: States, rows: str, grows: bool) -> None:
         """
         Args:
@@ -90,8 +92,8 @@ class Entries:
         self._added += more
         self._store.holds(self.table, self._entries)
 
-    def rolled_back(self) -> None:
-        """The table is as it was before the epoch, or has lost some of its entries."""
+    def forgot(self) -> None:
+        """The table has other entries now."""
         self._entries = None
 
     def _merged(self) -> int:
@@ -173,6 +175,10 @@ class StatesStep(Step):
             self._shown.take(made)
         return made
 
+    @property
+    def scanned(self) -> str:
+        return "states of the engine are kept in tables only"
+
     def state_rows(self) -> int:
         return self._kept.entries + self._shown.entries
 
@@ -181,7 +187,7 @@ class StatesStep(Step):
 
     def rolled_back(self) -> None:
         self._horizons.rolled_back()
-        self._kept.rolled_back()
+        self._kept.forgot()
         self._shown.rolled_back()
 
 

@@ -1,0 +1,389 @@
+"""Held rows: what is found is what is there, whatever hashes are, what fails and what does not fit in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties.profile import examples
+from properties.runs import Run, batch_rows, signed
+
+from velaria_core.changes import DIFF, DIFF_FIELD, with_diff
+from velaria_core.execution import held_rows
+from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.held_rows import HeldRows, Runs
+from velaria_core.execution.state import Feed, Store
+from velaria_core.execution.steps import Step, held
+from velaria_core.execution.steps import rows as step_rows
+from velaria_core.execution.steps.held import Hashing, HeldLog, log_by_key
+from velaria_core.execution.steps.rows import Log
+from velaria_core.logical import operators as op
+from velaria_core.logical.expr import col, fn
+from velaria_core.logical.relation import Relation
+from velaria_core.types import quoted
+
+SCHEMA = pa.schema({"k": pa.int64(), "text": pa.string()})
+Row = tuple[int | None, str | None]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens to many rows happens to few."""
+    monkeypatch.setattr(held_rows, "_SMALL_RUN", 2)
+    monkeypatch.setattr(held_rows, "_KEPT_FORGOTTEN", 3)
+    monkeypatch.setattr(held, "SLACK_ROWS", 3)
+    monkeypatch.setattr(step_rows, "SLACK_ROWS", 3)
+    monkeypatch.setattr(held, "_READ_ROWS", 5)
+
+
+def table(rows: Sequence[Row], diffs: Sequence[int] | None = None) -> pa.Table:
+    columns = [pa.array([row[at] for row in rows], SCHEMA.types[at]) for at in (0, 1)]
+    made = pa.table(columns, SCHEMA)
+    return made if diffs is None else made.append_column(DIFF_FIELD, pa.array(diffs, pa.int64()))
+
+
+# --- rows in memory -------------------------------------------------------------------------------------------
+
+KEYED_ROWS = st.lists(st.tuples(st.integers(0, 5), st.none() | st.text(max_size=3)), max_size=9)
+ACTIONS = st.lists(st.tuples(st.sampled_from(["add", "forget", "commit", "fail"]), KEYED_ROWS), max_size=25)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("spread", [1 << 32, 1 << 61, 0], ids=["near", "far", "all equal"])
+def test_rows_are_found_by_the_hash_of_their_key(spread: int) -> None:
+    """A list is the model: rows are found in the order in which they came."""
+
+    def hashes(keys: Sequence[int]) -> np.ndarray[Any, Any]:
+        return np.array([key * spread % 2**64 + key for key in keys], np.uint64)
+
+    @examples(60)
+    @given(ACTIONS)
+    def holds(actions: list[tuple[str, list[tuple[int, str | None]]]]) -> None:
+        rows, model, durable = HeldRows(SCHEMA), list[Row](), list[Row]()
+        for action, given_rows in actions:
+            match action:
+                case "add":
+                    rows.append(table(given_rows), hashes([key for key, _ in given_rows]))
+                    model += given_rows
+                case "forget":
+                    there = rows.alive()
+                    gone = {
+                        one for one, (_, text) in enumerate(model) if (None, text) in [(None, t) for _, t in given_rows]
+                    }
+                    rows.forget(there[sorted(gone)])
+                    model = [row for at, row in enumerate(model) if at not in gone]
+                case "commit":
+                    rows.committed()
+                    durable = list(model)
+                case "fail":
+                    rows.rolled_back()
+                    model = list(durable)
+            assert rows.live == rows.sum == len(model)
+            for asked in ([0], [3], [1, 4, 4], [7]):
+                wanted = model if spread == 0 else [row for row in model if row[0] in asked]
+                found = rows.find(hashes(asked)).to_pylist()
+                assert [(row["k"], row["text"]) for row in found] == wanted
+        assert rows.count <= rows.live + rows.live // 2 + 3 or actions[-1][0] != "commit"
+
+    holds()
+
+
+@pytest.mark.usefixtures("small")
+def test_parts_are_all_rows_in_turn() -> None:
+    chance = np.random.default_rng(1)
+    rows = HeldRows(SCHEMA)
+    for _ in range(10):
+        rows.append(table([(1, "x")] * 100), chance.integers(0, 2**63, 100).astype(np.uint64) * np.uint64(2))
+    parts = [rows.part(60) for _ in range(1000 // 60 + 1)]
+    assert max(map(len, parts)) < 120
+    assert sorted(np.concatenate(parts)) == list(range(1000))
+
+
+def test_runs_are_few() -> None:
+    runs = Runs()
+    for at in range(20_000):
+        runs.add(np.array([at << 40], np.uint64), at)
+    assert len(runs._runs) <= 4
+    assert list(runs.find(np.array([7 << 40, 19_999 << 40], np.uint64))) == [7, 19_999]
+
+
+def test_counts_are_summed() -> None:
+    schema = SCHEMA.append(pa.field("n", pa.int64()))
+    rows = HeldRows(schema, "n")
+    counted = table([(1, "a"), (1, "a"), (2, "b")]).append_column("n", pa.array([3, -1, 1]))
+    rows.append(counted, np.zeros(3, np.uint64))
+    assert rows.sum == 3
+    rows.committed()
+    rows.forget(np.array([1]))
+    assert rows.sum == 4
+    rows.rolled_back()
+    assert rows.sum == 3
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+class Inputs:
+    """Two changing tables, `l` and `r`, and what is in them."""
+
+    def __init__(self, kinds: Sequence[pa.DataType] = (pa.int64(), pa.int64())) -> None:
+        schemas = [
+            pa.schema([(f"{side}k", kind), (f"{side}text", pa.string())])
+            for side, kind in zip("lr", kinds, strict=True)
+        ]
+        self.rows: list[Counter[Row]] = [Counter(), Counter()]
+        self._feeds = [Feed(side, schema) for side, schema in zip("lr", schemas, strict=True)]
+        self.scans = [
+            op.Scan(Relation(feed.name, feed.schema, quoted(feed.name), "arrow", feed=feed)) for feed in self._feeds
+        ]
+        self.relations = [scan.relation for scan in self.scans]
+
+    def changes(self, chance: np.random.Generator, texts: int = 3, retracts: bool = True) -> list[pa.Table]:
+        """Some rows of each that come, and some of what is there that goes."""
+        made = []
+        for rows, feed in zip(self.rows, self._feeds, strict=True):
+            coming = [
+                (None if key == 0 else int(key), None if text == 0 else f"{text}")
+                for key, text in zip(chance.integers(0, 6, 5), chance.integers(0, texts, 5), strict=True)
+            ]
+            there = sorted(rows.elements(), key=str)
+            count = min(len(there), int(chance.integers(0, 6))) if retracts else 0
+            going = [there[at] for at in chance.choice(len(there), count, replace=False)] if count else []
+            rows.update(coming)
+            rows.subtract(going)
+            columns = table(coming + going).columns
+            changed = pa.Table.from_arrays([columns[0].cast(feed.schema.types[0]), columns[1]], schema=feed.schema)
+            diffs = pa.array([1] * len(coming) + [-1] * len(going), pa.int64())
+            made.append(changed.append_column(DIFF_FIELD, diffs) if retracts else changed)
+            columns = table(list(rows.elements())).columns
+            feed.table = pa.Table.from_arrays([columns[0].cast(feed.schema.types[0]), columns[1]], schema=feed.schema)
+        return made
+
+
+class HeldRun(Run):
+    """A run that knows its held logs."""
+
+    @property
+    def logs(self) -> list[HeldLog]:
+        found = []
+        for step in self.flow.steps:
+            logs = [*getattr(step, "_sides", []), *(step._logs() if hasattr(step, "_logs") else [])]
+            found += [log for log in logs if isinstance(log, HeldLog)]
+        return found
+
+    def group(self, several: Sequence[Sequence[pa.Table]]) -> None:
+        """Epochs that are durable together."""
+        made = []
+        with self._store.cursor.transaction():
+            for tables in several:
+                given_out = self._sink.of(self._step(tables))
+                made.append(
+                    None if given_out is None else given_out.rename_columns([*given_out.schema.names[:-1], DIFF])
+                )
+                self._first = False
+        self.flow.committed()
+        for changes in made:
+            for row, diff in signed(changes):
+                self.output[row] += diff
+        self.output = Counter({row: count for row, count in self.output.items() if count})
+
+
+def on() -> Any:
+    return (col("lk") == col("rk")).tree
+
+
+PLANS = {
+    "inner": lambda scans: op.Join(*scans, op.JoinKind.INNER, on()),
+    "full": lambda scans: op.Join(*scans, op.JoinKind.FULL, on()),
+    "anti": lambda scans: op.Join(*scans, op.JoinKind.ANTI, on()),
+    "two columns": lambda scans: op.Join(
+        *scans, op.JoinKind.INNER, (col("lk") == col("rk")).tree.and_((col("ltext") == col("rtext")).tree)
+    ),
+    "window": lambda scans: op.Window(scans[0], (("n", fn.count().over("lk").tree),)),
+}
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(Settings(threads=1))
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("durable", [False, True], ids=["in memory", "durable"])
+@pytest.mark.parametrize("outgrows", [False, True], ids=["fits", "outgrows memory"])
+@pytest.mark.parametrize("name", PLANS)
+def test_a_history_of_changes(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, outgrows: bool, durable: bool
+) -> None:
+    """Epochs that fail, groups of epochs, restarts, hashes of which many collide: the output is the batch result."""
+    plain = Hashing.sql
+    monkeypatch.setattr(Hashing, "sql", lambda self, columns: f"({plain(self, columns)}) & 12884901888")  # 2 bits
+    chance = np.random.default_rng(len(name))
+    inputs = Inputs()
+    node = PLANS[name](inputs.scans)
+    run = HeldRun(engine, node, inputs.relations, False, tmp_path / "state.duckdb" if durable else None)
+    assert run.logs
+    for epoch in range(20):
+        if outgrows and epoch == 8:
+            monkeypatch.setattr(Store, "may_hold", lambda *_: False)
+        event = chance.integers(0, 4)
+        if event == 0:
+            run.group([inputs.changes(chance), inputs.changes(chance)])
+        else:
+            changes = inputs.changes(chance)
+            if event == 1:
+                run.fail(changes)
+            run.epoch(changes)
+        assert run.output == batch_rows(engine, node)
+        if event == 2 and durable:
+            run.restart()
+    assert all((log.held is None) == outgrows == ("memory limit" in log.scanned) for log in run.logs)
+    assert all(bool(step.scanned) == outgrows for step in stateful(run))
+    assert all(log.held.live <= 2 * log.held.sum + 60 for log in run.logs if log.held is not None)
+    run.close()
+
+
+def stateful(run: HeldRun) -> list[Step]:
+    return [step for step in run.flow.steps if step.state_rows()]
+
+
+def test_an_epoch_that_fails_as_rows_leave_memory(engine: Engine) -> None:
+    inputs, chance = Inputs(), np.random.default_rng(3)
+    node = PLANS["inner"](inputs.scans)
+    run = HeldRun(engine, node, inputs.relations, False)
+    run.epoch(inputs.changes(chance))
+    run._store._held_bytes_max = 1
+    changes = inputs.changes(chance)
+    run.fail(changes)
+    assert all(log.held is not None and log.held.live for log in run.logs)
+    assert [run._store.cursor.rows(f"SELECT count(*) FROM {log.table}") for log in run.logs] == [[(0,)]] * 2
+    run.epoch(changes)
+    assert all(log.held is None for log in run.logs)
+    run.epoch(inputs.changes(chance))
+    assert run.output == batch_rows(engine, node)
+    assert run.flow.state_rows == sum(log.entries for log in run.logs) > 0
+    run.close()
+
+
+def test_a_restart_holds_no_more_than_it_may(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, chance = Inputs(), np.random.default_rng(4)
+    node = PLANS["full"](inputs.scans)
+    run = HeldRun(engine, node, inputs.relations, False, tmp_path / "state.duckdb")
+    for _ in range(5):
+        run.epoch(inputs.changes(chance))
+    monkeypatch.setattr(Store, "may_hold", lambda *_: False)
+    run.restart()
+    assert all(log.held is None for log in run.logs)
+    run.epoch(inputs.changes(chance))
+    assert run.output == batch_rows(engine, node)
+    run.close()
+
+
+@pytest.mark.parametrize("name", ["inner", "full"])
+def test_keys_of_several_widths_are_one(engine: Engine, name: str) -> None:
+    inputs, chance = Inputs((pa.int32(), pa.int64())), np.random.default_rng(5)
+    node = PLANS[name](inputs.scans)
+    run = HeldRun(engine, node, inputs.relations, False)
+    assert len(run.logs) == 2
+    for _ in range(10):
+        run.epoch(inputs.changes(chance))
+        assert run.output == batch_rows(engine, node)
+    run.close()
+
+
+@pytest.mark.parametrize("name", ["inner", "full"])
+def test_keys_that_are_hashed_in_no_common_way_are_scanned(engine: Engine, name: str) -> None:
+    inputs, chance = Inputs((pa.float64(), pa.int64())), np.random.default_rng(6)
+    node = PLANS[name](inputs.scans)
+    run = HeldRun(engine, node, inputs.relations, False)
+    assert not run.logs
+    for _ in range(10):
+        run.epoch(inputs.changes(chance))
+        assert run.output == batch_rows(engine, node)
+    (step,) = stateful(run)
+    assert "no common way" in step.scanned
+    run.close()
+
+
+def test_rows_that_meet_nothing_are_not_held(engine: Engine) -> None:
+    inputs, chance = Inputs(), np.random.default_rng(7)
+    run = HeldRun(engine, PLANS["inner"](inputs.scans), inputs.relations, True)
+    for _ in range(10):
+        run.epoch(inputs.changes(chance, retracts=False))
+    with_key = [sum(count for (key, _), count in rows.items() if key is not None) for rows in inputs.rows]
+    assert [log.entries for log in run.logs] == with_key != [50, 50]
+    run.close()
+
+
+def test_what_is_read_is_what_is_asked_for() -> None:
+    """Not a count of milliseconds but of rows: ten of a hundred thousand."""
+    engine = Engine(Settings(threads=1))
+    store = Store(engine)
+    log = log_by_key(store, "rows", SCHEMA, False, ["k"], Hashing([[pa.int64()]], joins=False))
+    assert isinstance(log, HeldLog)
+    for first in range(0, 100_000, 10_000):
+        log.take(with_diff(table([(key // 5, "x") for key in range(first, first + 10_000)])))
+        log.committed()
+    log.feed.table = table([(7, "-"), (19_000, "-"), (50_000, "-")], [1, 1, 1])
+    log.find(log.hashes())
+    ((found,),) = store.cursor.rows(f"SELECT count(*) FROM {log.source}")
+    assert found == 10
+    assert store.cursor.rows(f"SELECT count(*) FROM {log.table}") == [(0,)]  # nothing outlives the process anyway
+    store.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("append_only", [False, True])
+def test_rows_that_cancel_are_shed_by_parts(append_only: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(Settings(threads=1))
+    store = Store(engine)
+    monkeypatch.setattr(held, "SLACK_ROWS", 100)
+    log = log_by_key(store, "rows", SCHEMA, append_only, ["k"], Hashing([[pa.int64()]], joins=False))
+    assert isinstance(log, HeldLog)
+    assert log.held is not None
+    log.take(table([(key, "0") for key in range(2000)], None if append_only else [1] * 2000))
+    summed: list[int] = []
+    if not append_only:
+        work = log._sum_part
+
+        def counted() -> pa.Table:
+            summed.append(log._part.table.num_rows)
+            return work()
+
+        log._sum_part = counted
+    most = 0
+    for epoch in range(100):
+        keys = [(epoch * 20 + at) % 2000 for at in range(20)]
+        if not append_only:
+            rows = [(key, f"{epoch // 100}") for key in keys] + [(key, f"{epoch // 100 + 1}") for key in keys]
+            log.take(table(rows, [-1] * 20 + [1] * 20))
+            log.committed()
+        most = max(most, log.held.live)
+    if append_only:
+        assert log.held.live == log.held.sum == 2000
+        return
+    assert log.held.sum == 2000
+    assert 3000 < most < 3400
+    assert max(summed) < 8 * 40
+    store.close()
+    engine.close()
+
+
+def test_types_that_cannot_be_held_stay_in_the_table() -> None:
+    engine = Engine(Settings(threads=1))
+    store = Store(engine)
+    schema = SCHEMA.append(pa.field("several", pa.list_(pa.int64())))
+    log = log_by_key(store, "rows", schema, True, ["k"], Hashing([[pa.int64()]], joins=False))
+    assert type(log) is Log
+    assert "several" in log.scanned
+    store.close()
+    engine.close()
