@@ -853,6 +853,7 @@ def test_what_is_not_run_is_refused_by_name(either: Judge | None, text: str) -> 
         ("SELECT a FROM t GROUP a", "a", "write GROUP BY"),
         ("SELECT a b c FROM t", "c", 'is a comma missing before "c"?'),
         ("SELECT a FROM t LIMIT 5 WHERE a > 1", "WHERE", "clauses come in this order: FROM, WHERE"),
+        ("SELECT max(at) FROM t", ")", 'at is a word of SQL; as a name it goes in double quotes: "at"'),
         ("SELECT a FROM order", "order", 'order is a reserved word; as a name it goes in double quotes: "order"'),
         ("SELECT (a FROM t", "FROM", 'the "(" at line 1, column 8 is never closed'),
         ("SELECT cast(a AS int", "(", None),

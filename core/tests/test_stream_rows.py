@@ -7,6 +7,7 @@ in a crash.
 
 from __future__ import annotations
 
+import datetime as dt
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from velaria_core.execution.sources.rows import AHEAD_BATCHES, RowsSource
 from velaria_core.session import DataflowSession
 
 SCHEMA = pa.schema([("k", pa.string()), ("v", pa.int64())])
+DAYS = pa.schema([("day", pa.date32())])
 DICTS = [{"k": "a", "v": 1}, {"k": "b", "v": 2}, {"k": "a", "v": 4}]
 PAIRS = [tuple(row.values()) for row in DICTS]
 
@@ -251,6 +253,9 @@ def test_an_error_of_ours_stays_what_it_is() -> None:
         ([{"k": "a"}, {"w": 2}], SCHEMA, "source.row", 'row 1 has a column "w"'),
         ([("a",)], SCHEMA, "source.row", "row 0 is"),
         ([("a", "b")], SCHEMA, "source.row", '"v" is no int64'),
+        ([("a", 1.5)], SCHEMA, "source.row", "1.5 would become 1"),
+        (iter([{"v": 20}, {"v": 19.5}]), None, "source.row", "19.5 would become 19"),
+        ([(dt.datetime(2024, 1, 1, 5),)], DAYS, "source.row", "would become datetime.date(2024, 1, 1)"),
         (["ab"], SCHEMA, "source.row", "row 0 is 'ab'"),
         ([7], SCHEMA, "source.row", "row 0 is 7"),
     ],
@@ -260,6 +265,14 @@ def test_what_is_no_row_is_told(given: Any, schema: pa.Schema | None, code: str,
         Driven(RowsSource(given, schema)).batches()
     assert caught.value.code == code
     assert told in str(caught.value)
+
+
+def test_a_value_of_another_type_that_is_the_same_is_taken() -> None:
+    days = [(dt.datetime(2024, 1, 1),), (dt.date(2024, 1, 2),), (None,)]
+    assert Driven(RowsSource(days, DAYS)).batches() == [
+        [{"day": dt.date(2024, 1, 1)}, {"day": dt.date(2024, 1, 2)}, {"day": None}]
+    ]
+    assert Driven(RowsSource([("a", 2.0)], SCHEMA)).batches() == [[{"k": "a", "v": 2}]]
 
 
 def test_a_row_is_found_by_its_number() -> None:

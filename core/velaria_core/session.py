@@ -486,7 +486,12 @@ class DataflowSession:
         from velaria_core.execution.explain import explain_batch
 
         if not isinstance(statement, Select):
-            raise SqlUnsupportedError("sql.explain", "EXPLAIN takes a SELECT")
+            hint = (
+                "explain_stream_sql tells how INSERT INTO sink SELECT would run"
+                if isinstance(statement, Insert)
+                else None
+            )
+            raise SqlUnsupportedError("sql.explain", "EXPLAIN takes a SELECT", hint=hint)
         parser = "sqlglot" if statement.tree is not None else "duckdb"
         node = self._catalog.bind(statement, text)
         return explain_batch(self._engine, node, analyze=analyze, parser=parser, dialect=SQL_FRONTEND)

@@ -94,7 +94,7 @@ def refuse_if_ahead(where: str, found: int, context: SinkContext) -> None:
         raise StateError(
             "sink.ahead",
             f"{where} holds epoch {found}, the query's state ends at epoch {context.last_epoch}",
-            hint="restore the newest checkpoint, or write to another place",
+            hint="restore the newest checkpoint; where another query wrote there since, give each a place of its own",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from typing import Any
 
 import pyarrow as pa
@@ -181,11 +182,26 @@ def table_of_rows(rows: Sequence[Any], schema: pa.Schema, what: str) -> pa.Table
     arrays = []
     for field, column in zip(schema, columns, strict=True):
         try:
-            arrays.append(pa.array(column, field.type))
+            arrays.append(_exact(column, field.type))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             told = f'{what}: a value of "{field.name}" is no {type_name(field.type)}: {error}'
             raise InputError("source.row", told, cause=error) from error
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _exact(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """The values as they are: Arrow itself makes 1 of 1.5, and a day of a time.
+
+    Raises:
+        ValueError, TypeError, pa.ArrowException: one does not fit.
+    """
+    made = pa.array(values, kind)
+    if pa.types.is_integer(kind) or pa.types.is_date(kind):
+        for given, kept in zip(values, made.to_pylist(), strict=True):
+            day = isinstance(given, datetime) and given.time() == time()
+            if kept is not None and (given.date() if day else given) != kept:
+                raise ValueError(f"{given!r} would become {kept!r}")
+    return made
 
 
 def _shown(row: Any) -> str:

@@ -155,6 +155,11 @@ def _hint(tokens: Sequence[Token], at: int, trial: Trial, *, early: bool) -> str
 
     here = tokens[at]
     original = trial.text[here.start - start : here.end + 1 - start]
+    if at > 0 and is_name(before := tokens[at - 1]) and before.token_type != TokenType.IDENTIFIER:
+        # Quotes change nothing but for a word that the engine took as its own, as AT of AT TIME ZONE.
+        written = trial.text[before.start - start : before.end + 1 - start]
+        if tried(before, f'"{written}"', whole=True):
+            return f'{written} is a word of SQL; as a name it goes in double quotes: "{written}"'
     for near in range(at, max(-1, at - 4), -1):
         token = tokens[near]
         if not is_name(token) or token.token_type == TokenType.IDENTIFIER:

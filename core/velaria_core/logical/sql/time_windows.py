@@ -65,9 +65,9 @@ def bind_window_function(
     time = column(columns[0])
     if name == "SESSION":
         keys = tuple(column(key) for key in _described(arguments["key"])) if "key" in arguments else ()
-        return SessionWindow(node, keys, time, time_kind(node, time), _length(name, arguments["gap"], text))
-    size = _length(name, arguments["size"], text)
-    slide = _length(name, arguments["slide"], text) if "slide" in arguments else size
+        return SessionWindow(node, keys, time, time_kind(node, time), _length(name, arguments["gap"], call, text))
+    size = _length(name, arguments["size"], call, text)
+    slide = _length(name, arguments["slide"], call, text) if "slide" in arguments else size
     if slide > size:
         raise _wrong(name, f"slides by {slide} ms, more than its size of {size} ms", call, text)
     return WindowAssign(node, time, time_kind(node, time), size, slide, "window_start", "window_end")
@@ -97,13 +97,13 @@ def _arguments(name: str, call: exp.Expr, text: str) -> dict[str, exp.Expr]:
     return found
 
 
-def _length(name: str, tree: exp.Expr, text: str) -> int:
+def _length(name: str, tree: exp.Expr, call: exp.Expr, text: str) -> int:
     try:
         length = interval_milliseconds(tree)
     except NotADuration as error:
-        raise _wrong(name, str(error), tree, text) from error
+        raise _wrong(name, str(error), call, text) from error
     if length <= 0:
-        raise _wrong(name, "takes a length greater than zero", tree, text)
+        raise _wrong(name, "takes a length greater than zero", call, text)
     return length
 
 
