@@ -181,6 +181,7 @@ def test_stop_is_prompt_b15(waits: str) -> None:
     assert not source.is_open
     assert not sink.is_open
     assert source.acks == [str(at + 1) for at in range(len(sink.rows))], "what is written is acknowledged"
+    assert query.progress()["inflight_batches"] == 0, "what was pulled ahead is let go"
 
 
 def test_stop_may_drain_first() -> None:
