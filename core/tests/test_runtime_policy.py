@@ -17,6 +17,7 @@ from velaria_core.contract.modes import QueryStatus, SinkMode
 from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.policy import DeadLetters, Retries
+from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
 
@@ -212,6 +213,80 @@ def test_the_state_does_not_see_a_poison_batch() -> None:
     sql = "SELECT sum(CAST(k AS BIGINT))::BIGINT AS s, count(*) AS n FROM one"
     query_over(Scripted(LETTERS), sink=sink, sql=sql, dead_letter=letters, epoch_rows_max=2).process_available()
     assert sink.rows[-1] == {"s": 11, "n": 3, "diff": 1}
+
+
+def refused() -> Exception:
+    return DataError("sink.row", "a row that the sink does not take")
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_what_a_sink_does_not_take_goes_to_the_dead_letters(
+    interval: int, durable: bool, blocking: bool, tmp_path: Path
+) -> None:
+    """Also where the sink is called on another thread, which tells of it later."""
+
+    def staging(_epoch: int, given: pa.Table) -> None:
+        if {3, 7} & set(given.column("v").to_pylist()):
+            raise refused()
+
+    letters, sink = Gathered(), Gathered(staging=staging, blocking=blocking)
+    query = query_over(
+        Scripted(TEN),
+        sink=sink,
+        dead_letter=letters,
+        checkpoint_path=str(tmp_path) if durable else None,
+        epoch_rows_max=1,
+        checkpoint_interval=interval,
+    )
+    finished(query.start())
+    assert [row["v"] for row in sink.rows] == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert [row["v"] for row in letters.rows] == [3, 7]
+    assert query.progress()["batches_processed"] == 10
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_what_is_durable_is_shown_or_the_query_fails(interval: int, blocking: bool, tmp_path: Path) -> None:
+    """Rows that are in the state are no dead letters, and are not passed over."""
+
+    def open_again(at: int) -> tuple[Gathered, StreamingQuery]:
+        query = query_over(
+            source,
+            sink=Gathered(
+                committing=Failing(refused, *range(at, 99)) if at else lambda _epoch: None, blocking=blocking
+            ),
+            sql=SUM,
+            dead_letter=letters,
+            checkpoint_path=str(tmp_path),
+            epoch_rows_max=1,
+            checkpoint_interval=interval,
+        )
+        return query._sinks["output"], query
+
+    source, letters = Scripted(TEN), Gathered()
+    _, query = open_again(4)
+    with pytest.raises(DataError, match="the sink does not take"):
+        finished(query.start())
+    assert query.progress()["dead_letter_rows"] == 0
+    sink, query = open_again(0)
+    finished(query.start())
+    assert sink.rows[-1] == FINAL
+    assert not letters.rows
+
+
+def test_a_failed_commit_that_passes_is_made_again(tmp_path: Path) -> None:
+    """The dead letters' rows come from another batch than the commit that failed, which is not forgotten for them."""
+    sink = Gathered(committing=Failing(refused, 3))
+    query = query_over(
+        Scripted(TEN), sink=sink, dead_letter=Gathered(), checkpoint_path=str(tmp_path), epoch_rows_max=1
+    )
+    with suppress(DataError):
+        finished(query.start())
+    query = query_over(Scripted(TEN), sink=sink, dead_letter=Gathered(), checkpoint_path=str(tmp_path))
+    finished(query.start())
+    assert [row["v"] for row in sink.rows] == list(range(10))
 
 
 def test_without_a_sink_for_them_dead_letters_fail_the_query() -> None:

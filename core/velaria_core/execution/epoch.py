@@ -254,6 +254,11 @@ class Epochs:
             with blamed(f"sink {staged.sink}"):
                 self._sinks[staged.sink].commit(staged.epoch, staged.ref)
 
+    def republish(self) -> None:
+        """Make a group visible that is durable and was not published, once the sinks were opened again."""
+        if self._unpublished is not None:
+            self._publish(self._unpublished)
+
     def unacknowledged(self) -> Mapping[str, abi.Offset]:
         """What the sources are still to be told of a group that is durable and was not published."""
         return self._unpublished.acknowledged if self._unpublished is not None else {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
@@ -623,7 +623,7 @@ class StreamingQuery(Reported):
         try:
             while (load := self._next()) is not None:
                 self._epoch(load, more=self._puller.waiting > 0)
-            self._epochs.commit()
+            self._commit()
             self._epochs.writer.drain()
         except BaseException:
             self._epochs.undo()  # while the writer can still tell what is staged
@@ -667,7 +667,7 @@ class StreamingQuery(Reported):
         began_ms = self._clock.ticks_ms()
         self._run_epochs(load, self._options.epoch_rows_max)
         if not more or self._epochs.open >= self._options.checkpoint_interval:
-            self._epochs.commit()
+            self._commit()
             self._retries.succeeded()
             self._reflect()
         behind = self._puller is not None and self._puller.backpressure
@@ -683,32 +683,55 @@ class StreamingQuery(Reported):
             for part, whole in slices(load, rows_max):
                 self._epochs.run(part, whole=whole)
         except DataError as error:
-            # Rows of other columns fit no sink for dead letters.
-            if self._letters is None or error.code == "source.schema":
-                raise
-            self._isolate(self._letters)
+            self._set_aside(error)
 
-    def _isolate(self, letters: DeadLetters) -> None:
+    def _commit(self) -> None:
+        """Make the open epochs durable. A sink that another thread calls may have refused their rows only now."""
+        durable = self._epochs.last.epoch
+        try:
+            self._epochs.commit()
+        except DataError as error:
+            if self._epochs.last.epoch != durable:
+                raise  # a sink does not show what it has staged: these rows are in the state
+            self._set_aside(error)
+            self._epochs.commit()
+
+    def _set_aside(self, error: DataError) -> None:
+        """The open epochs failed: go on without the batches that are to blame, or raise the error."""
+        # Rows of other columns fit no sink for dead letters.
+        if self._letters is None or error.code == "source.schema":
+            raise error
+        loads, self._open_loads = self._open_loads, []
+        self._isolate(loads, self._letters)
+
+    def _isolate(self, loads: Sequence[Load], letters: DeadLetters) -> None:
         """Run again what was undone, each batch by itself; what fails alone goes to the dead letters."""
         self._restage()
-        for load in self._open_loads:
+        for load in loads:
             for pulled in load.batches:
                 alone = Load(pulled_ms=load.pulled_ms)
                 alone.add(pulled)
+                durable = self._epochs.last.epoch
                 try:
                     self._epochs.run(alone)
                     self._epochs.commit()
                 except DataError as error:
+                    if self._epochs.last.epoch != durable:
+                        raise
                     self._restage()
                     self._epochs.run(alone, letters=letters.rows(pulled.batch.table, error))
                     self._epochs.commit()
                     self._reporter.dead_lettered(alone.rows)
-        idle = Load(pulled_ms=load.pulled_ms, ended=load.ended)
+        idle = Load(pulled_ms=loads[-1].pulled_ms, ended=loads[-1].ended)
         if self._something(idle):
             self._epochs.run(idle)
 
     def _restage(self) -> None:
-        """Open the sinks again, which take an epoch of one number only once."""
+        """Open the sinks again, which take an epoch of one number only once. What they did not show they show now.
+
+        Raises:
+            VelariaError: a sink does not show what is durable.
+        """
         writer = self._epochs.writer
         with suppress(DataError):  # it is what led here
             writer.drain()
@@ -716,6 +739,7 @@ class StreamingQuery(Reported):
         self._epochs.writer = Writer(threaded=writer.threaded)
         self._sinks_held.close()
         self._open_sinks()
+        self._epochs.republish()
 
 
 def _told(error: BaseException) -> VelariaError:
