@@ -142,8 +142,8 @@ def test_a_finished_query_adds_nothing(run: Run, tmp_path: Path, undisturbed: Ma
     assert output(tmp_path, "folder") == undisturbed["folder"]
 
 
-def test_a_checkpoint_of_another_query_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    victim.query(tmp_path).stop()
+def test_a_checkpoint_of_another_query_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(tmp_path) == 0
     monkeypatch.setattr(victim, "SQL", "SELECT k, max(v) AS top FROM events GROUP BY k")
     with pytest.raises(StateError) as caught:
         victim.query(tmp_path)
