@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from velaria_core.execution.sinks.csv_append import CsvAppendSink
 from velaria_core.execution.sinks.file_set import FileSetSink, parts
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sinks.table import TableSink
+from velaria_core.execution.sources.memory import MemorySource
+from velaria_core.execution.steps import held
 from velaria_core.session import DataflowSession
 
 BATCHES = [pa.table({"k": ["a", "b"], "v": [2, 3]}), pa.table({"k": ["a"], "v": [7]})]
@@ -87,6 +90,28 @@ def test_a_materialized_view_with_a_column_diff(session: DataflowSession) -> Non
     session.sql("INSERT INTO visits VALUES ('a', 2), ('b', 3)")
     session.sql("INSERT INTO visits VALUES ('a', 7)")
     assert session.sql("SELECT * FROM ranges ORDER BY k").to_rows() == FINAL
+
+
+@pytest.mark.parametrize("name", ["h", "k0", "s"])
+def test_names_that_statements_use_are_free(
+    name: str, session: DataflowSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what is kept is read again, and summed."""
+    monkeypatch.setattr(held, "SLACK_ROWS", 0)
+    schema = pa.schema([(name, pa.int64()), ("v", pa.int64())])
+    batches = [([1, 2], [5, 6], [1, 1]), ([1, 1], [5, 7], [-1, 1]), ([1, 2], [7, 8], [-1, 1]), ([1], [9], [1])]
+    tables = [pa.table([*columns], [name, "v", "diff"]) for columns in batches]
+    source = MemorySource(schema=schema, append_only=False, bounded=False)
+    sql = f'SELECT a."{name}", a.v, b.v AS w FROM live AS a JOIN live AS b ON a."{name}" = b."{name}"'
+    found: Counter[tuple[Any, ...]] = Counter()
+    for table in tables:
+        source.add(table)
+        session.create_temp_view("live", session.read_stream(source, "live"))
+        sink = MemorySink()
+        run(session, sink, sql, checkpoint_path=str(tmp_path))
+        for *row, diff in (tuple(row.values()) for one in sink.tables.values() for row in one.to_pylist()):
+            found[tuple(row)] += diff
+    assert +found == Counter({(1, 9, 9): 1, (2, 6, 6): 1, (2, 6, 8): 1, (2, 8, 6): 1, (2, 8, 8): 1})
 
 
 @pytest.mark.parametrize("name", ["__diff", "__N", "velaria times"])

@@ -168,6 +168,11 @@ class HeldLog(Log):
             rows, hashes = rows.filter(there), hashes.filter(there)
         self.held.append(rows, vector_of(whole(hashes)).data)
 
+    def _with_hash(self, read: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+        """The rows, and the hash that was read as their last column; one of their own may have its name."""
+        columns = read.columns
+        return pa.table(columns[:-1], self._schema.names).cast(self._schema), columns[-1]
+
     def _sum_some(self, rows: int) -> None:
         """Replace the entries of the keys that come next by what they add up to."""
         assert self.held is not None
@@ -177,7 +182,7 @@ class HeldLog(Log):
         self._part.table = self._schema.empty_table()
         if summed.num_rows < len(positions):
             self.held.forget(positions)
-            self._hold(summed.select(self._schema.names), summed.column(HASH))
+            self._hold(*self._with_hash(summed))
 
     def _leave(self) -> None:
         """Have every entry in the table, which is what is read once the epoch is durable."""
@@ -198,8 +203,7 @@ class HeldLog(Log):
         assert self.held is not None
         sql = f"SELECT *, {self._hashed_by} AS {HASH} FROM {self.table}"
         for batch in self._cursor.batches(self._cursor.reader(sql, _READ_ROWS)):
-            read = pa.Table.from_batches([batch])
-            self._hold(read.select(self._schema.names).cast(self._schema), read.column(HASH))
+            self._hold(*self._with_hash(pa.Table.from_batches([batch])))
             if not self._store.may_hold(self.table, self.held.nbytes):
                 self._is_leaving = True
                 break
