@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from velaria_core import DataflowSession, MemorySink, MemorySource, StreamingDataFrame, StreamingQuery
+from velaria_core import DataflowSession, MemorySink, MemorySource, StreamingQuery
 from velaria_core.execution import batch
+from velaria_core.execution.options import StreamOptions
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
+from velaria_core.logical.rules import for_stream
 
 
 class Feeding:
@@ -73,8 +75,9 @@ class Feeding:
                 return made[key]
             return node.over([streamed(child) for child in node.inputs]) if node.inputs else node
 
-        frame = StreamingDataFrame(self._session, streamed(self._node))
-        return frame.write_stream(sink, checkpoint_path=checkpoint_path, epoch_rows_max=epoch_rows_max)
+        # Not by `write_stream`, which refuses an ORDER BY over a stream that may go on, as these may after a restart.
+        options = StreamOptions(checkpoint_path=checkpoint_path, epoch_rows_max=epoch_rows_max)
+        return StreamingQuery(self._session._engine, for_stream(streamed(self._node)), sink, options)
 
 
 def _source(table: pa.Table) -> MemorySource:

@@ -98,12 +98,13 @@ def _arguments(name: str, call: exp.Expr, text: str) -> dict[str, exp.Expr]:
 
 
 def _length(name: str, tree: exp.Expr, call: exp.Expr, text: str) -> int:
+    where = tree if place_of(tree, text) is not None else call  # not every literal knows its place
     try:
         length = interval_milliseconds(tree)
     except NotADuration as error:
-        raise _wrong(name, str(error), call, text) from error
+        raise _wrong(name, str(error), where, text) from error
     if length <= 0:
-        raise _wrong(name, "takes a length greater than zero", call, text)
+        raise _wrong(name, "takes a length greater than zero", where, text)
     return length
 
 
