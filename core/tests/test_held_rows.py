@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps import Step, held
 from velaria_core.execution.steps import rows as step_rows
 from velaria_core.execution.steps.held import Hashing, HeldLog, log_by_key
+from velaria_core.execution.steps.horizon import Expiry
 from velaria_core.execution.steps.rows import Log
 from velaria_core.logical import operators as op
+from velaria_core.logical.event_time import END, TimeBound, TimeKind
 from velaria_core.logical.expr import col, fn
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
@@ -374,6 +377,53 @@ def test_rows_that_cancel_are_shed_by_parts(append_only: bool, monkeypatch: pyte
     assert log.held.sum == 2000
     assert 3000 < most < 3400
     assert max(summed) < 8 * 40
+    store.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["in memory", "durable"])
+@pytest.mark.parametrize("kind", [TimeKind.INTEGER, TimeKind.TEXT])
+def test_what_time_has_closed_is_forgotten(kind: TimeKind, durable: bool, tmp_path: Path) -> None:
+    """In memory and in the table; not where the epoch fails; rows without a time are closed at the end."""
+    engine = Engine(Settings(threads=1, path=str(tmp_path / "state.duckdb") if durable else None))
+    store = Store(engine)
+    log = log_by_key(store, "rows", SCHEMA, True, ["k"], Hashing([[pa.int64()]], joins=False))
+    assert log.held is not None
+    column = "k" if kind is TimeKind.INTEGER else "text"
+    expiry = Expiry(store, log, column, TimeBound(kind, 1_000_000))
+    moments: list[Row] = [(1000 * second, f"1970-01-01 00:00:{second:02}") for second in range(20)]
+    with store.cursor.transaction():
+        log.take(table([*moments, (None, None)]))
+        expiry.note(np.arange(20) * 1_000_000)
+    log.committed()
+
+    def forget(watermark_us: int) -> None:
+        with suppress(InterruptedError), store.cursor.transaction():
+            expiry.run(watermark_us)
+            raise InterruptedError
+        log.rolled_back()
+        expiry.rolled_back()
+        assert log.entries == 21
+        with store.cursor.transaction():
+            expiry.run(watermark_us)
+        log.committed()
+
+    def there() -> list[int]:
+        log.find(np.array(hashes))
+        found = [key for (key,) in store.cursor.rows(f"SELECT coalesce(k, -1) FROM {log.source}")]
+        if durable:
+            assert store.cursor.rows(f"SELECT coalesce(k, -1) FROM {log.table}") == [(key,) for key in found]
+        return found
+
+    log.feed.table = table([*moments, (None, None)])
+    hashes = log.hashes()
+    expiry.run(1_500_000)  # too little to look
+    assert log.entries == 21
+    forget(6_000_000)
+    assert there() == [*range(6000, 20_000, 1000), -1]
+    with store.cursor.transaction():
+        expiry.run(END)
+    assert (there(), log.entries) == ([], 0)
     store.close()
     engine.close()
 

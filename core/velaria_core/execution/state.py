@@ -62,7 +62,7 @@ class Store:
         self._use_threads(1)
 
     def holds(self, table: str, rows: int) -> None:
-        """Told by whoever keeps a table how many rows it has.
+        """Told by whoever keeps a table how many rows of it statements read.
 
         Statements over an epoch's rows take two thirds of the time on one thread that they take on two, since waking
         another costs more than it does. Only scans of many rows, which is what a large state means, are worth it.

@@ -105,12 +105,12 @@ class Log:
         came = changes.num_rows if self.append_only else int(changes.column(DIFF).to_numpy().sum())
         entries = self._in_table()
         if not self.append_only and entries and entries + changes.num_rows > 2 * max(self._sum + came, 0) + SLACK_ROWS:
+            self._store.holds(self.table, entries)
             self._compact()
         self._add()
         self._entries = self._in_table() + changes.num_rows
         self._sum += came
-        if self.held is None:
-            self._store.holds(self.table, self._entries)
+        self._store.holds(self.table, 0 if self.held is not None else self._entries)
 
     def forgot(self) -> None:
         """The table has other entries now."""
