@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,8 +229,10 @@ def test_a_history_of_changes(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, outgrows: bool, durable: bool
 ) -> None:
     """Epochs that fail, groups of epochs, restarts, hashes of which many collide: the output is the batch result."""
-    plain = Hashing.sql
-    monkeypatch.setattr(Hashing, "sql", lambda self, columns: f"({plain(self, columns)}) & 12884901888")  # 2 bits
+    whole, text = Hashing.of, Hashing.sql
+    two_bits = 3 << 32
+    monkeypatch.setattr(Hashing, "sql", lambda self, columns: f"({text(self, columns)}) & {two_bits}")
+    monkeypatch.setattr(Hashing, "of", lambda *given: pc.bit_wise_and(whole(*given), pa.scalar(two_bits, pa.uint64())))
     chance = np.random.default_rng(len(name))
     inputs = Inputs()
     node = PLANS[name](inputs.scans)
@@ -337,7 +340,7 @@ def test_what_is_read_is_what_is_asked_for() -> None:
         log.take(with_diff(table([(key // 5, "x") for key in range(first, first + 10_000)])))
         log.committed()
     log.feed.table = table([(7, "-"), (19_000, "-"), (50_000, "-")], [1, 1, 1])
-    log.find(log.hashes())
+    log.find(log.keys)
     ((found,),) = store.cursor.rows(f"SELECT count(*) FROM {log.source}")
     assert found == 10
     assert store.cursor.rows(f"SELECT count(*) FROM {log.table}") == [(0,)]  # nothing outlives the process anyway
@@ -409,14 +412,13 @@ def test_what_time_has_closed_is_forgotten(kind: TimeKind, durable: bool, tmp_pa
         log.committed()
 
     def there() -> list[int]:
-        log.find(np.array(hashes))
+        log.find(log.keys)
         found = [key for (key,) in store.cursor.rows(f"SELECT coalesce(k, -1) FROM {log.source}")]
         if durable:
             assert store.cursor.rows(f"SELECT coalesce(k, -1) FROM {log.table}") == [(key,) for key in found]
         return found
 
     log.feed.table = table([*moments, (None, None)])
-    hashes = log.hashes()
     expiry.run(1_500_000)  # too little to look
     assert log.entries == 21
     forget(6_000_000)

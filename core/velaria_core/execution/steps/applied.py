@@ -164,7 +164,7 @@ class ReappliedStep(Step):
             return None
         self._rows.feed.table = fitted(given, self._rows.feed)
         self._touched.table = self._find_touched()
-        self._rows.find(self._rows.hashes())
+        self._rows.find(self._rows.keys)
         self._before.table = self._result()
         self._rows.add()
         self._after.table = self._result()

@@ -94,7 +94,7 @@ class BilinearStep(Step):
 
     def _met(self, side: int) -> pa.Table:
         """What the changes of a side and the rows of the other give."""
-        self._sides[1 - side].find(self._sides[side].hashes())
+        self._sides[1 - side].find(self._sides[side].keys)
         return self._meet[side]()
 
     @property

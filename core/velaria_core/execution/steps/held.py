@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from velaria_core.execution.held_rows import HeldRows, can_be_held
-from velaria_core.execution.state import Store
+from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT
 from velaria_core.execution.steps.rows import SLACK_ROWS, Log
-from velaria_core.execution.vectors import Array, Vector, array_of, vector_of, whole
+from velaria_core.execution.vectors import Vector, array_of, is_fixed, storage, vector_of, whole
 from velaria_core.types import duckdb_type, quoted
 
 _READ_ROWS: Final = 1 << 18
@@ -32,6 +33,9 @@ _PART_TIMES: Final = 4  # so many entries are summed for each that came, which l
 class Hashing:
     """How the keys of several logs are hashed, so that equal keys have one hash: as these types, by place.
 
+    Whole numbers, dates and times are hashed here; for any other type the engine gives the hash with the rows, which
+    costs a statement where there was none.
+
     Attributes:
         kinds: for each column of the key the type as which it is hashed; None leaves it out.
         joins: NULL meets nothing, and has no hash.
@@ -41,6 +45,7 @@ class Hashing:
         """`kinds` are the types of each column of the key in all the logs."""
         self.kinds = [_common(several) for several in kinds]
         self.joins = joins
+        self._is_plain = all(kind is None or _is_whole(kind) for kind in self.kinds)
 
     def __bool__(self) -> bool:
         return any(kind is not None for kind in self.kinds)
@@ -50,12 +55,74 @@ class Hashing:
         return all(mine is None or _common([mine, kind]) == mine for mine, kind in zip(self.kinds, kinds, strict=True))
 
     def sql(self, columns: Sequence[str]) -> str:
-        """SQL of the hash of these columns."""
-        used = [(quoted(name), kind) for name, kind in zip(columns, self.kinds, strict=True) if kind is not None]
+        """SQL of the engine's hash of these columns."""
+        used = [(quoted(name), kind) for name, kind in self.used(columns)]
         made = f"hash({', '.join(f'CAST({name} AS {duckdb_type(kind)})' for name, kind in used)})"
         if not self.joins:
             return made
         return f"CASE WHEN {' AND '.join(f'{name} IS NOT NULL' for name, _ in used)} THEN {made} END"
+
+    def beside(self, columns: Sequence[str]) -> str:
+        """SQL, after the columns of a select list, of what `of` needs besides."""
+        return "" if self._is_plain else f", {self.sql(columns)} AS {HASH}"
+
+    def of(self, rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
+        """The hashes of rows that were selected with what is `beside`: (n,) uint64, NULL where there is none."""
+        if not self._is_plain:
+            return rows.columns[-1]  # a column of the rows may have its name
+        made, valid = np.zeros(rows.num_rows, np.uint64), None
+        for name, _ in self.used(columns):
+            vector = vector_of(whole(rows.column(name)))
+            data = vector.data.astype(np.int64).view(np.uint64)
+            if vector.valid is not None:
+                data[~vector.valid] = _NULL
+                valid = vector.valid if valid is None else valid & vector.valid
+            # A round of Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+            made = ((made ^ data) + _GAMMA) * _MIX
+            made ^= made >> np.uint64(27)
+        return pa.chunked_array([array_of(Vector(made * _GAMMA, valid if self.joins else None), pa.uint64())])
+
+    def used(self, columns: Sequence[str]) -> list[tuple[str, pa.DataType]]:
+        """Those of a key's columns that are hashed, and as what."""
+        return [(name, kind) for name, kind in zip(columns, self.kinds, strict=True) if kind is not None]
+
+
+_GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
+_NULL: Final = np.uint64(0x94D049BB133111EB)
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return is_fixed(kind) and storage(kind)[1] == 1 and storage(kind)[0].kind in "iu"
+
+
+class Keys:
+    """The keys of the rows that a feed has, for logs to find what is kept of them."""
+
+    def __init__(
+        self, store: Store, feed: Feed, columns: Sequence[str], hashing: Hashing, *, is_hashed: bool = False
+    ) -> None:
+        """`is_hashed` says that the feed has what is `beside` them."""
+        self._feed, self._columns, self._hashing = feed, columns, hashing
+        beside = "" if is_hashed else hashing.beside(columns)
+        self._select = store.prepare(f"SELECT {beside[2:]} FROM {feed.name}") if beside else None
+        self._made: tuple[pa.Table, pa.ChunkedArray] | None = None
+
+    def hashes(self) -> pa.ChunkedArray:
+        """(n,) uint64 of the rows that are fed now; NULL for those that meet nothing."""
+        rows = self._feed.table
+        if self._made is None or self._made[0] is not rows:
+            self._made = (rows, self._hashing.of(rows if self._select is None else self._select(), self._columns))
+        return self._made[1]
+
+    def scan(self, table: str, columns: Sequence[str]) -> str:
+        """SQL of the rows of a table with these keys, in these columns of theirs."""
+        pairs = zip(self._hashing.used(columns), self._hashing.used(self._columns), strict=True)
+        same = " AND ".join(
+            f"s.{quoted(mine)} {'=' if self._hashing.joins else 'IS NOT DISTINCT FROM'} k.{quoted(theirs)}"
+            for (mine, _), (theirs, _) in pairs
+        )
+        return f"SELECT s.* FROM {table} AS s SEMI JOIN {self._feed.name} AS k ON {same}"
 
 
 def _common(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
@@ -70,21 +137,21 @@ def _common(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
 class HeldLog(Log):
     """A log whose statements read the entries that `find` found, and those that were added since."""
 
+    keys: Keys
+
     def __init__(
         self, store: Store, name: str, schema: pa.Schema, append_only: bool, keys: Sequence[str], hashing: Hashing
     ) -> None:
         super().__init__(store, name, schema, append_only)
         self._found = store.feed(self._schema)
         self.source = self._found.name
-        self._hashed_by = hashed = hashing.sql(keys)
-        self._hash = store.prepare(f"SELECT {hashed} AS {HASH} FROM {self.feed.name}")
-        self._hashed: tuple[pa.Table, pa.Array] | None = None
-        self._asked = store.feed(pa.schema([(HASH, pa.uint64())]))
+        self._by, self._hashing = keys, hashing
+        self.keys = Keys(store, self.feed, keys, hashing)
         if not append_only:
             self._part = store.feed(self._schema)
             listed = ", ".join(quoted(column) for column in self.columns)
             self._sum_part = store.prepare(
-                f"SELECT *, {hashed} AS {HASH} FROM (SELECT {listed}, CAST(sum({COUNT}) AS BIGINT) AS {COUNT} "
+                f"SELECT *{hashing.beside(keys)} FROM (SELECT {listed}, CAST(sum({COUNT}) AS BIGINT) AS {COUNT} "
                 f"FROM {self._part.name} GROUP BY {listed} HAVING sum({COUNT}) <> 0)"
             )
         self._is_in_table = store.durable  # every entry
@@ -95,20 +162,14 @@ class HeldLog(Log):
 
     # --- what the step asks --------------------------------------------------------------------------------------
 
-    def hashes(self) -> Array:
-        """(n,) uint64: those of the keys that are fed, less NULL where that meets nothing."""
-        found = self._hashes()
-        return vector_of(found.drop_null() if found.null_count else found).data
-
-    def find(self, hashes: Array) -> None:
-        """Statements read the entries of the keys that have these hashes, and perhaps of some others."""
+    def find(self, asked: Keys | None) -> None:
+        """Statements read the entries of these keys, and perhaps of some others."""
+        assert asked is not None
         if self.held is not None:
-            self._found.table = self.held.find(hashes)
+            hashes = asked.hashes()
+            self._found.table = self.held.find(vector_of(whole(hashes.drop_null())).data)
         else:
-            kind = self._asked.schema.types[0]
-            self._asked.table = pa.Table.from_arrays([array_of(Vector(hashes), kind)], schema=self._asked.schema)
-            sql = f"SELECT * FROM {self.table} WHERE {self._hashed_by} IN (SELECT {HASH} FROM {self._asked.name})"
-            self._found.table = self._cursor.run(sql).cast(self._schema)
+            self._found.table = self._cursor.run(asked.scan(self.table, self._by)).cast(self._schema)
 
     def add(self) -> None:
         changes = self.feed.table
@@ -120,7 +181,7 @@ class HeldLog(Log):
         self._found.table = pa.concat_tables([self._found.table, rows])
         if self.held is None:
             return
-        self._hold(rows, pa.chunked_array([self._hashes()]))
+        self._hold(rows, self.keys.hashes())
         if not self.append_only and self.held.live > max(self.held.sum, 0) * 3 // 2 + SLACK_ROWS:
             self._sum_some(_PART_TIMES * changes.num_rows)
         if not self._is_leaving and not self._store.may_hold(self.table, self.held.nbytes):
@@ -154,12 +215,6 @@ class HeldLog(Log):
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
-    def _hashes(self) -> pa.Array:
-        """Of the rows that are fed."""
-        if self._hashed is None or self._hashed[0] is not self.feed.table:
-            self._hashed = (self.feed.table, whole(self._hash().column(0)))
-        return self._hashed[1]
-
     def _hold(self, rows: pa.Table, hashes: pa.ChunkedArray) -> None:
         """Rows without a hash are asked for by nobody."""
         assert self.held is not None
@@ -169,9 +224,10 @@ class HeldLog(Log):
         self.held.append(rows, vector_of(whole(hashes)).data)
 
     def _with_hash(self, read: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
-        """The rows, and the hash that was read as their last column; one of their own may have its name."""
-        columns = read.columns
-        return pa.table(columns[:-1], self._schema.names).cast(self._schema), columns[-1]
+        """The rows as they are kept, and their hashes."""
+        names = self._schema.names
+        rows = pa.table(read.columns[: len(names)], names)
+        return rows.cast(self._schema), self._hashing.of(read, self._by)
 
     def _sum_some(self, rows: int) -> None:
         """Replace the entries of the keys that come next by what they add up to."""
@@ -201,7 +257,7 @@ class HeldLog(Log):
     def _restore(self) -> None:
         """Hold what the table has, as far as that may be."""
         assert self.held is not None
-        sql = f"SELECT *, {self._hashed_by} AS {HASH} FROM {self.table}"
+        sql = f"SELECT *{self._hashing.beside(self._by)} FROM {self.table}"
         for batch in self._cursor.batches(self._cursor.reader(sql, _READ_ROWS)):
             self._hold(*self._with_hash(pa.Table.from_batches([batch])))
             if not self._store.may_hold(self.table, self.held.nbytes):

@@ -10,10 +10,9 @@ import pyarrow as pa
 from velaria_core.changes import DIFF
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
-from velaria_core.execution.steps.held import HASH, Hashing, log_by_key
+from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.rows import Log
-from velaria_core.execution.vectors import vector_of, whole
 from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
@@ -75,6 +74,7 @@ class KeyedStep(Step):
             touched = _touched(by, self._feeds, hashing)
             self._touched = store.feed(store.schema(touched))
             self._find_touched = store.prepare(touched)
+            self._asked = Keys(store, self._touched, _numbered(by), hashing, is_hashed=True) if hashing else None
         self._shown: Log | None = None
         shown_by = _shown_by(node, by, selecting)
         if selecting:
@@ -144,7 +144,8 @@ class KeyedStep(Step):
             feed.table = fitted(given, feed)
         if self._touched is not None and self._find_touched is not None:
             self._touched.table = self._find_touched()
-            self._find(self._touched.table)
+            for log in self._logs():
+                log.find(self._asked)
         if self._shown is None:
             self._before.table = pa.Table.from_batches([], self._before.schema) if at.first else self._result()
         for rows in self._rows:
@@ -153,13 +154,6 @@ class KeyedStep(Step):
         if self._shown is not None and made is not None:
             self._shown.take(made)
         return made
-
-    def _find(self, touched: pa.Table) -> None:
-        """Have the statements read what is kept of these keys."""
-        if HASH in touched.column_names:
-            hashes = vector_of(whole(touched.column(HASH))).data
-            for log in self._logs():
-                log.find(hashes)
 
     @property
     def scanned(self) -> str:
@@ -258,6 +252,8 @@ def _touched(by: Sequence[Names], feeds: Sequence[Feed], hashing: Hashing | None
         for keys, feed in zip(by, feeds, strict=True)
     ]
     keys = f"SELECT DISTINCT * FROM ({' UNION ALL '.join(parts)})"
-    if not hashing:
-        return keys
-    return f"SELECT *, {hashing.sql([f'k{at}' for at in range(len(by[0]))])} AS {HASH} FROM ({keys})"
+    return f"SELECT *{hashing.beside(_numbered(by))} FROM ({keys})" if hashing else keys
+
+
+def _numbered(by: Sequence[Names]) -> Names:
+    return [f"k{at}" for at in range(len(by[0]))]

@@ -11,19 +11,20 @@ leaves or takes away: constant cost for an entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import pyarrow as pa
 
 from velaria_core.changes import DIFF, with_diff
 from velaria_core.execution.held_rows import HeldRows
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, counted, diffed, relation_of
-from velaria_core.execution.vectors import Array
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
+
+if TYPE_CHECKING:
+    from velaria_core.execution.steps.held import Keys
 
 SLACK_ROWS: Final = 16_384
 _SAMPLE_ROWS: Final = 1_000
@@ -36,10 +37,12 @@ class Log:
         source: what statements that ask for entries read, as SQL: the table.
         scanned: why each epoch reads the keys of all entries, where it was to ask for some.
         held: the rows in memory, where they are there.
+        keys: those of the rows that are fed, where another log can find what it has of them.
     """
 
     scanned: str = ""
     held: HeldRows | None = None
+    keys: Keys | None = None
 
     def __init__(self, store: Store, name: str, schema: pa.Schema, append_only: bool) -> None:
         self.columns = schema.names
@@ -89,12 +92,8 @@ class Log:
         self.feed.table = changes if self.append_only else with_diff(changes)
         self.add()
 
-    def hashes(self) -> Array:
-        """What `find` of another log is given to have it find what meets the rows that are fed."""
-        return np.empty(0, np.uint64)
-
-    def find(self, hashes: Array) -> None:
-        """Statements ask for entries of keys with these hashes; here they read all of them."""
+    def find(self, asked: Keys | None) -> None:
+        """Statements ask for entries of these keys; here they read all entries."""
 
     def add(self) -> None:
         """Keep the rows that are fed. Statements read them too from now on."""
