@@ -26,7 +26,7 @@ from velaria_core.execution.vectors import Vector, array_of, is_fixed, storage, 
 from velaria_core.types import duckdb_type, quoted
 
 _READ_ROWS: Final = 1 << 18
-HASH: Final = "h"
+_HASH: Final = "h"
 _PART_TIMES: Final = 4  # so many entries are summed for each that came, which leaves a third more than there are rows
 
 
@@ -64,7 +64,7 @@ class Hashing:
 
     def beside(self, columns: Sequence[str]) -> str:
         """SQL, after the columns of a select list, of what `of` needs besides."""
-        return "" if self._is_plain else f", {self.sql(columns)} AS {HASH}"
+        return "" if self._is_plain else f", {self.sql(columns)} AS {_HASH}"
 
     def of(self, rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
         """The hashes of rows that were selected with what is `beside`: (n,) uint64, NULL where there is none."""
