@@ -19,7 +19,7 @@ from velaria_core.errors import DataError
 from velaria_core.execution import keyed_log
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.keyed_log import KeyedLog
-from velaria_core.execution.keyed_store import Folded, KeyedStore, KeyIndex, can_be_key
+from velaria_core.execution.keyed_store import Folded, KeyedStore, KeyIndex, can_be_key, hashes_of
 from velaria_core.execution.state import Store
 from velaria_core.execution.vectors import (
     Array,
@@ -287,13 +287,7 @@ class Durable:
         self.engine = Engine(Settings(path=str(self._path), threads=1))
         self.store = Store(self.engine)
         self.kept = counting()
-        self.log = KeyedLog(self.store, "log", self.kept, [pa.int64()], "hash(k0)")
-
-    def hashes(self, keys: Sequence[int]) -> Array:
-        self.feed = pa.table({"k": pa.array(keys, pa.int64())})
-        with self.engine.cursor({"given": self.feed}) as cursor:
-            found: Array = cursor.table("SELECT hash(k) AS h FROM given").column("h").to_numpy()
-        return found
+        self.log = KeyedLog(self.store, "log", self.kept, [pa.int64()], None)
 
     def epoch(self, rows: dict[int, tuple[int, float | None]], *, fails: bool = False) -> None:
         class Failure(Exception):
@@ -303,7 +297,7 @@ class Durable:
         column = pa.array(keys, pa.int64())
         maxima = pa.array([largest for _, largest in rows.values()], pa.float64())
         columns = [Vector(np.array([count for count, _ in rows.values()])), vector_of(maxima)]
-        given = self.hashes(keys)
+        given = hashes_of([column], None)
         try:
             with self.store.cursor.transaction():
                 self.log.append([column], self.kept.fold(given, [column], columns))

@@ -26,7 +26,7 @@ from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
-from velaria_core.execution.steps.partitioned import PartitionedPartialsStep
+from velaria_core.execution.steps.partitioned import PartitionedGrouper
 from velaria_core.execution.workers import Workers
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import tree
@@ -145,7 +145,7 @@ def test_parts_and_credit(session: DataflowSession, count: int, credit: int, mos
     from velaria_core.execution.steps.base import Moment
 
     counted = Counted(session, count, credit)
-    assert any(isinstance(step, PartitionedPartialsStep) for step in counted.flow.steps)
+    assert any(isinstance(getattr(step, "grouper", None), PartitionedGrouper) for step in counted.flow.steps)
     for at, table in enumerate(batches()):
         counted.flow.epoch({counted.key: table}, Moment(at == 0))
         counted.flow.committed()

@@ -18,8 +18,11 @@ from properties.tables import COLUMNS, Epoch, Kind, bag, histories, rows_after, 
 
 from velaria_core.changes import DIFF
 from velaria_core.contract.modes import OutputMode
+from velaria_core.execution import groups
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.lower import schema
+from velaria_core.execution.steps import panes
+from velaria_core.execution.steps.panes import PanesStep
 from velaria_core.execution.steps.partials import PartialsStep
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import TimeKind
@@ -271,7 +274,7 @@ def test_what_the_aggregate_does_not_read_never_enters_the_engine() -> None:
     table = pa.table({"k": ["a"], "unread": ["x" * 1000], "x": [1]})
     leaf = scan(table)
     stream = Stream(aggregate(leaf, ("k",), s=fn.sum("x")), leaf.relation)
-    assert stream.step._feed.schema.names == ["k", "x"]
+    assert stream.step.grouper._feed.schema.names == ["k", "x"]
     assert stream.epoch(table) == [("a", Decimal(1), 1)]
     stream.close()
 
@@ -308,6 +311,72 @@ def test_windows_come_out_as_in_batch(engine: Engine, mode: OutputMode, slide_ms
     assert stream.flow.state_rows == 0
     assert largest < 20
     stream.close()
+
+
+def keyed_windows(key: str, slide_ms: int) -> tuple[op.Aggregate, list[pa.Table]]:
+    """Windows by a key of a kind, with every kind of value that is folded, and their rows by epoch."""
+    rng = np.random.default_rng(slide_ms)
+    tables = []
+    for epoch in range(20):
+        rows = times([*(epoch * 3 + rng.random(20) * 4).tolist(), None])
+        numbers = pa.array(rng.integers(0, 4, rows.num_rows))
+        for at in range(2 if key == "integer" else 1):
+            kind = {"text": pa.string(), "decimal": pa.decimal128(38, 0), "integer": pa.int64()}[key]
+            rows = rows.append_column(f"k{at}", numbers.cast(kind))
+        rows = rows.append_column("d", pa.array(rng.integers(-9, 9, rows.num_rows)).cast(pa.decimal128(21, 2)))
+        tables.append(rows.append_column("f", pa.array([*(rng.integers(-9, 9, 20) / 2).tolist(), float("nan")])))
+    marked = op.Watermark(scan(tables[0]), "at", TimeKind.TIMESTAMP, 3000)
+    windows = op.WindowAssign(marked, "at", TimeKind.TIMESTAMP, 10_000, slide_ms, "start", "end")
+    calls = {"n": fn.count(), "s": fn.sum("x"), "a": fn.avg("d"), "l": fn.min("d"), "h": fn.max("d")}
+    calls |= {"u": fn.sum("f"), "least": fn.min("f"), "most": fn.max("f"), "first": fn.min("at")}
+    keys = [name for name in tables[0].schema.names if name.startswith("k")]
+    return aggregate(windows, (*keys, "start"), **calls), tables
+
+
+@pytest.mark.parametrize("slide_ms", [10_000, 5_000, 4_000])
+@pytest.mark.parametrize("key", ["text", "decimal", "integer", "crowded"])
+def test_windows_by_a_key_come_out_as_in_batch(
+    engine: Engine, key: str, slide_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are whole numbers, that are none, and that are too many for one number."""
+    if key == "crowded":
+        monkeypatch.setattr(groups, "_CODES_MAX", 8)
+    plan, tables = keyed_windows("integer" if key == "crowded" else key, slide_ms)
+    leaf = next(node for node in plan.walk() if isinstance(node, op.Scan))
+    stream = Stream(plan, leaf.relation, mode=OutputMode.APPEND)
+    assert isinstance(stream.flow.steps[-1], PanesStep)
+    for table in [*tables, None]:
+        stream.epoch(table)
+        assert stream.flow.state_rows < 300
+    assert stream.output == batch(engine, plan, pa.concat_tables(tables))
+    assert stream.flow.late_dropped_rows == 0
+    stream.close()
+
+
+@pytest.mark.parametrize("key", ["text", "integer"])
+@pytest.mark.parametrize("slide_ms", [10_000, 4_000])
+def test_windows_outlive_restarts_and_their_log_is_no_longer_than_they_are(
+    engine: Engine, key: str, slide_ms: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panes, "_LOG_SLACK", 10)
+    plan, tables = keyed_windows(key, slide_ms)
+    leaf = next(node for node in plan.walk() if isinstance(node, op.Scan))
+    output: Bag = Counter()
+    remembered = None
+    for number, several in enumerate([tables[:3], tables[3:4], tables[4:12], tables[12:], [None]]):
+        stream = Stream(plan, leaf.relation, mode=OutputMode.APPEND, path=tmp_path / "state.duckdb")
+        if remembered is not None:
+            stream.flow.restore(remembered)
+        stream.output, stream._first = output, number == 0
+        for table in several:
+            stream.epoch(table)
+            step = stream.flow.steps[-1]
+            assert isinstance(step, PanesStep)
+            assert step._log is not None
+            assert step._log.entries < 10 + 4 * (step.state_rows() + 200)
+        output, remembered = stream.output, stream.flow.snapshot()
+        stream.close()
+    assert output == batch(engine, plan, pa.concat_tables(tables))
 
 
 def test_a_window_comes_out_once_when_it_is_closed_and_late_rows_are_counted() -> None:

@@ -234,6 +234,7 @@ class Cursor:
         self._asked: tuple[str, duckdb.DuckDBPyRelation] | None = None
         self._bound: list[str] = []
         self._keeps_footers = False
+        self._to_begin = False  # a transaction, with the next statement
         for statement in _PER_CURSOR:
             connection.execute(statement)
 
@@ -253,7 +254,7 @@ class Cursor:
     def schema(self, sql: str) -> pa.Schema:
         """The columns that `sql` would give, without running it. 0.2 to 1 ms."""
         try:
-            relation = self._connection.sql(sql)
+            relation = self._connected().sql(sql)
             self._asked = (sql, relation)
             return pa.schema(
                 [
@@ -264,7 +265,7 @@ class Cursor:
         except duckdb.Error as error:
             # The relation API tells no position; the same text as a statement does.
             try:
-                self._connection.execute("DESCRIBE " + sql)
+                self._connected().execute("DESCRIBE " + sql)
                 self._connection.complete()
             except duckdb.Error as located:
                 raise translate(located, sql=sql, shift=len("DESCRIBE ")) from located
@@ -278,7 +279,7 @@ class Cursor:
         asked, self._asked = self._asked, None
         if asked is not None and asked[0] == sql:
             return asked[1]
-        return self._connection.sql(sql)
+        return self._connected().sql(sql)
 
     def parse_error(self, sql: str) -> VelariaError | None:
         """See `Engine.parse_error`."""
@@ -297,12 +298,12 @@ class Cursor:
                     return pa.table({})
                 exported = _exported(relation)
                 return self._stoppable(lambda: exported.to_arrow_table())
-            return self._stoppable(lambda: self._connection.execute(sql, parameters).to_arrow_table())
+            return self._stoppable(lambda: self._connected().execute(sql, parameters).to_arrow_table())
 
     def run(self, sql: str) -> pa.Table:
         """Run a statement whose text binds cheaply, such as EXECUTE; the result is small."""
         with translated(sql=sql):
-            return self._connection.execute(sql).to_arrow_table()
+            return self._connected().execute(sql).to_arrow_table()
 
     def reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
         """Run a query as a stream of record batches of about `rows` rows; memory stays bounded."""
@@ -336,7 +337,7 @@ class Cursor:
     def rows(self, sql: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
         """Run a statement and fetch everything: for the engine's own small answers."""
         with translated(sql=sql):
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._connected().execute(sql, parameters).fetchall()
 
     def execute(self, sql: str, parameters: Parameters = None) -> int:
         """Run a statement for its effect.
@@ -345,7 +346,7 @@ class Cursor:
             Rows inserted, deleted, updated or copied; 0 where the engine counts none.
         """
         with translated(sql=sql):
-            found = self._stoppable(lambda: self._connection.execute(sql, parameters).fetchall())
+            found = self._stoppable(lambda: self._connected().execute(sql, parameters).fetchall())
         count = found[0][0] if found and len(found[0]) == 1 else 0
         return count if isinstance(count, int) and not isinstance(count, bool) else 0
 
@@ -387,13 +388,39 @@ class Cursor:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing. Any exception rolls back: a COMMIT after an error would silently do so too."""
-        self.rows("BEGIN TRANSACTION")
+        self.begin()
         try:
             yield
         except BaseException:
-            self.rows("ROLLBACK")
+            self.roll_back()
             raise
-        self.rows("COMMIT")
+        self.commit()
+
+    def begin(self) -> None:
+        """Begin a transaction: the engine is told with the next statement, and not at all where none comes."""
+        assert not self._to_begin, "one transaction at a time"
+        self._to_begin = True
+
+    def commit(self) -> None:
+        """Make what was done since `begin` durable."""
+        self._end("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo what was done since `begin`."""
+        self._end("ROLLBACK")
+
+    def _end(self, statement: str) -> None:
+        if self._to_begin:
+            self._to_begin = False
+        else:
+            self.rows(statement)
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        """The connection, for a statement: in the transaction that was begun."""
+        if self._to_begin:
+            self._to_begin = False
+            self._connection.execute("BEGIN TRANSACTION")
+        return self._connection
 
     def interrupt(self) -> None:
         """Stop the running statement, from another thread; it raises QueryCancelled."""
@@ -407,6 +434,7 @@ class Cursor:
     def reset(self) -> bool:
         """Drop the bindings and any unread result. False when the connection can no longer be used."""
         try:
+            self._to_begin = False
             self._connection.abort()
             for name in self._bound:
                 self._connection.unregister(name)

@@ -207,7 +207,9 @@ class Epochs:
                 staged = (Staged(done.epoch, sink, ref.result()) for done, sink, ref in group.staged)
                 group.record = replace(group.record, staged=tuple(staged))
             waited_ms = self._clock.ticks_ms()
-            self._intake.checkpoint(self._marker)
+            if self._ledger is not None:
+                # It may wait for a source that is being asked.
+                self._intake.checkpoint(self._marker)
             self._at(Protocol.RECORD)
             if self._ledger is not None:
                 group.record = replace(group.record, times=self._flow.snapshot())
@@ -218,7 +220,7 @@ class Epochs:
             raise
         self._group = None
         try:
-            self._cursor.rows("COMMIT")
+            self._cursor.commit()
         except BaseException:
             # Durable or not, only the state file knows. What is staged stays: `Sink.open` is told what was durable.
             self._flow.rolled_back()
@@ -236,7 +238,7 @@ class Epochs:
         if group is None:
             return
         with suppress(VelariaError):  # an engine that has failed has forgotten the transaction by itself
-            self._cursor.rows("ROLLBACK")
+            self._cursor.roll_back()
         self._flow.rolled_back()
         for done, sink, ref in group.staged:
             with suppress(Exception):  # what a sink cannot remove now, it removes when it is opened again
@@ -267,7 +269,7 @@ class Epochs:
 
     def _begin(self) -> None:
         self._at(Protocol.BEGIN)
-        self._cursor.rows("BEGIN TRANSACTION")
+        self._cursor.begin()
         self._group = _Group(replace(self.last, staged=()))
 
     def _relations(self, inputs: Collection[str]) -> list[int]:

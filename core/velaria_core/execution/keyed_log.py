@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from velaria_core.execution.keyed_store import Folded, KeyedStore
+from velaria_core.execution.keyed_store import Folded, KeyedStore, hashes_of
 from velaria_core.execution.state import Store
 from velaria_core.execution.vectors import Mask, Rows, Vector, array_of, integers, vector_of, whole
 from velaria_core.types import quoted
@@ -166,12 +166,12 @@ class KeyedLog:
         name: str,
         kept: KeyedStore,
         kinds: Sequence[pa.DataType],
-        hashed: str,
+        hashed: str | None,
         *,
         forgets: bool = True,
     ) -> None:
-        """`kinds` are the types of the keys, `hashed` is SQL of their hash over columns k0, k1, ...; `forgets` says
-        that keys are forgotten, and may come again."""
+        """`kinds` are the types of the keys, `hashed` is SQL over columns k0, k1, ... of the hash of those
+        that are not mixed, if there are such; `forgets` says that keys are forgotten, and may come again."""
         self._cursor, self._kept, self._hashed, self._key_count = store.cursor, kept, hashed, len(kinds)
         key_fields = [pa.field(f"k{at}", kind) for at, kind in enumerate(kinds)]
         if kept.closes_keys:
@@ -254,20 +254,22 @@ class KeyedLog:
     def _restore_keys(self, log: Rounds) -> None:
         """All keys, in the order of their numbers; of a key that has several, as it came again, the last."""
         names = ", ".join(f"k{at}" for at in range(self._key_count))
+        hashed = "NULL" if self._hashed is None else self._hashed
         closes = f", max({_CLOSES})" if self._kept.closes_keys else ""
         every = " UNION ALL ".join(f"SELECT * FROM {table}" for table in log.tables)
-        sql = f"SELECT max({_NUMBER}) AS number, {self._hashed} AS hashed, {names}{closes} FROM ({every})"
+        sql = f"SELECT max({_NUMBER}) AS number, {hashed} AS hashed, {names}{closes} FROM ({every})"
         sql += f" GROUP BY {names} ORDER BY number"
         if not self._forgets:
             # Each key was written once, in the order of the numbers: nothing to hold but what is kept.
-            sql = f"SELECT {_NUMBER}, {self._hashed} AS hashed, {names} FROM {log.tables[-1]}"
+            sql = f"SELECT {_NUMBER}, {hashed} AS hashed, {names} FROM {log.tables[-1]}"
         numbers = [self._numbers]
         for batch in self._cursor.batches(self._cursor.reader(sql, _READ_ROWS)):
             columns = batch.columns
             keys = columns[2 : 2 + self._key_count]
             closed = vector_of(columns[-1]).data if closes else None
             zero = [one.empty(batch.num_rows) for one in self._kept.accumulators]
-            self._kept.fold(vector_of(columns[1]).data, keys, zero, closed, replace=True)
+            others = None if self._hashed is None else vector_of(columns[1]).data
+            self._kept.fold(hashes_of(keys, others), keys, zero, closed, replace=True)
             self._kept.committed()
             numbers.append(np.array(vector_of(columns[0]).data))
         self._numbers = np.concatenate(numbers)

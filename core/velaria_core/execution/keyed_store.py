@@ -44,6 +44,10 @@ from velaria_core.logical.partials import Fold
 
 _SLOT: Final = np.uint64((1 << 32) - 1)
 _HALF: Final = np.uint64(32)
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+_NULL_WORD: Final = np.uint64(0x5851F42D4C957F2D)
 _SMALLEST_BITS: Final = 10
 _LARGE_BITS: Final = 18  # a table of so many places is worth filling
 _AT_ONCE: Final = 1 << 18  # entries that are put into a new table together, so that what they need stays in the cache
@@ -244,6 +248,37 @@ class TextKeys:
 def can_be_key(kind: pa.DataType) -> bool:
     """Whether a column of this type can be (part of) a key."""
     return is_fixed(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)
+
+
+def is_mixed(kind: pa.DataType) -> bool:
+    """Whether `hashes_of` hashes keys of this type itself: whole numbers, and what is stored as such."""
+    return is_fixed(kind) and storage(kind)[0].kind in "iu"
+
+
+def hashes_of(keys: Sequence[pa.Array], others: Array | None) -> Array:
+    """(n,) uint64, equal for equal keys.
+
+    Each word of those that `is_mixed` goes through the finaliser of Steele et al., SplitMix, OOPSLA 2014.
+
+    Args:
+        keys: n values each, by column; one column at least.
+        others: (n,) uint64, the hashes of the columns that are not; None where all are.
+    """
+    hashes = np.zeros(len(keys[0]), np.uint64) if others is None else others.copy()
+    for key in keys:
+        if not is_mixed(key.type):
+            continue
+        vector = vector_of(key)
+        words = vector.data if vector.data.ndim == 2 else vector.data.astype(np.int64).view(np.uint64)[:, None]
+        for word in words.T:
+            hashes ^= word if vector.valid is None else np.where(vector.valid, word, _NULL_WORD)
+            hashes += _GOLDEN
+            hashes ^= hashes >> np.uint64(30)
+            hashes *= _MIX_1
+            hashes ^= hashes >> np.uint64(27)
+            hashes *= _MIX_2
+            hashes ^= hashes >> np.uint64(31)
+    return hashes
 
 
 def keys_of(kind: pa.DataType) -> Keys:

@@ -20,8 +20,8 @@ from velaria_core.contract.abi import SinkInfo, SourceInfo
 from velaria_core.contract.codec import DeliveryGuarantee, StreamStrategy
 from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, ExecutionMode, TransportMode
 from velaria_core.execution.steps import Dataflow
-from velaria_core.execution.steps.partials import PartialsStep
-from velaria_core.execution.steps.partitioned import PartitionedLinearStep, PartitionedPartialsStep
+from velaria_core.execution.steps.partials import GroupedStep
+from velaria_core.execution.steps.partitioned import PartitionedGrouper, PartitionedLinearStep
 from velaria_core.execution.strategy import NOT_APPLICABLE
 from velaria_core.logical.explain import has_windows, nearest_grouping, steps
 from velaria_core.logical.incremental import Bilinear, Linear, Timed
@@ -61,7 +61,9 @@ def decided(
         aggregate_reason=why,
         reason=choice.reason,
         actor_eligible=split.eligible,
-        used_actor_runtime=any(isinstance(step, PartitionedPartialsStep) for step in flow.steps),
+        used_actor_runtime=any(
+            isinstance(step, GroupedStep) and isinstance(step.grouper, PartitionedGrouper) for step in flow.steps
+        ),
         transport_mode=TransportMode.INPROC,  # workers are threads
         has_window=has_windows(nodes),
         has_stateful_ops=has_state,
@@ -108,7 +110,7 @@ def partitioning(flow: Dataflow) -> Partitioning:
     and no worker needs another's."""
     nodes = steps(flow.root)
     prefix = sum(1 for node in _row_wise(nodes) if node.inputs)
-    folding = [step for step in flow.steps if isinstance(step, PartialsStep)]
+    folding = [step for step in flow.steps if isinstance(step, GroupedStep)]
     for step in folding:
         if step.splits_by:
             name = type(step.node).__name__
@@ -155,7 +157,7 @@ def chosen(options: StreamOptions, split: Partitioning, flow: Dataflow) -> Choic
     else:
         workers = options.local_workers
         credit = min(options.max_inflight_partitions or workers, workers)
-        if any(isinstance(step, PartitionedPartialsStep) for step in flow.steps):
+        if any(isinstance(step, GroupedStep) and isinstance(step.grouper, PartitionedGrouper) for step in flow.steps):
             why = f"credit scheduling: {workers} workers group the keys of their part, at most {credit} at once"
             return Choice(ExecutionMode.LOCAL_WORKERS, workers, f"{why}; {split.reason}")
         if any(isinstance(step, PartitionedLinearStep) and step.is_split for step in flow.steps):

@@ -7,6 +7,7 @@ copied on the way in, but booleans and columns in several chunks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -114,6 +115,14 @@ def vector_of(array: pa.Array) -> Vector:
     return Vector(data.reshape(-1, 2) if words == 2 else data, valid_of(array))
 
 
+def joined(vectors: Sequence[Vector]) -> Vector:
+    """One vector after the other; one or more."""
+    data = np.concatenate([one.data for one in vectors])
+    if all(one.valid is None for one in vectors):
+        return Vector(data)
+    return Vector(data, np.concatenate([one.present for one in vectors]))
+
+
 def truths(array: pa.Array) -> Mask:
     """A boolean array as a mask; where it is NULL the value means nothing."""
     return _bits(array.buffers()[1], array.offset, len(array)) if len(array) else np.empty(0, np.bool_)
@@ -167,12 +176,17 @@ def add_128(one: Array, other: Array) -> Array:
     made[:, 1] = high
     # Two of one sign that sum to the other sign.
     if np.any((one[:, 1] ^ high) & (other[:, 1] ^ high) & _SIGN):
-        raise DataError(
-            "value.overflow",
-            "a sum is out of the range of 128 bits",
-            hint="cast to a wider type first, e.g. CAST(x AS DOUBLE)",
-        )
+        raise overflown()
     return made
+
+
+def overflown() -> DataError:
+    """A sum has left 128 bits."""
+    return DataError(
+        "value.overflow",
+        "a sum is out of the range of 128 bits",
+        hint="cast to a wider type first, e.g. CAST(x AS DOUBLE)",
+    )
 
 
 def less_128(one: Array, other: Array) -> Mask:

@@ -27,7 +27,7 @@ Micros: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 JUMP_ROWS: Final = 64  # so many rows far ahead, and few others, are no error but where the stream has gone
-_FARTHEST: Final = 1 << 61  # sums and differences of two times fit
+FARTHEST: Final = 1 << 61  # sums and differences of two times fit
 
 
 # --- times as numbers -------------------------------------------------------------------------------------------
@@ -57,9 +57,9 @@ class TimeColumn:
         found = vector_of(whole(column))
         values: Micros = found.data
         if self._kind is TimeKind.INTEGER:
-            values = np.clip(values, -_FARTHEST // 1000, _FARTHEST // 1000) * 1000
-        elif len(values) and (values.max() > _FARTHEST or values.min() < -_FARTHEST):
-            values = np.clip(values, -_FARTHEST, _FARTHEST)
+            values = np.clip(values, -FARTHEST // 1000, FARTHEST // 1000) * 1000
+        elif len(values) and (values.max() > FARTHEST or values.min() < -FARTHEST):
+            values = np.clip(values, -FARTHEST, FARTHEST)
         return values, found.valid
 
 
@@ -101,9 +101,9 @@ class Timeline:
         """The timeline after these times, of which those beyond its `reached_us` are not believed."""
         if not len(times):
             return self
-        start = self.reached_us
-        if start is not None and int(times.max()) <= start + self.ahead_us:
-            return replace(self, reached_us=max(start, int(times.max())))
+        start, latest = self.reached_us, int(times.max())
+        if start is not None and latest <= start + self.ahead_us:
+            return replace(self, reached_us=max(start, latest))
         if start is None:
             if self.first_us is not None:
                 times = np.append(times, self.first_us)

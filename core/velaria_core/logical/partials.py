@@ -22,7 +22,7 @@ Tangwongsan et al., General Incremental Sliding-Window Aggregation, VLDB 2015.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import pyarrow as pa
@@ -55,10 +55,16 @@ class Final(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """One column of a call: an aggregate over the rows of an epoch, and how it is folded."""
+    """One column of a call: an aggregate over the rows of an epoch, and how it is folded.
+
+    Attributes:
+        plain: its function (count, sum, min or max) and what it is of, where it counts every row that comes and has a
+            value; count of nothing counts all rows. None where rows are filtered, or have a diff.
+    """
 
     tree: exp.Expr
     fold: Fold
+    plain: tuple[str, exp.Expr | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +84,20 @@ class Call:
         """
         match _FINALS[self.function]:
             case Final.COUNT:
-                return (self._count(None if self.argument is None else self._present(), retracts),)
+                return (self._present(retracts),)
             case Final.EXTREME:
                 if retracts or not _is_comparable(kind):
                     return None
-                return (Partial(self._filtered(call(self.function, self._value)), Fold(self.function)),)
+                tree = self._filtered(call(self.function, self._value))
+                return (Partial(tree, Fold(self.function), self._plainly(self.function, self.argument)),)
             case Final.SUM | Final.AVERAGE if self.function != "count_if":
                 if not _is_exact(kind) and (retracts or not pa.types.is_floating(kind)):
                     return None
-                return (self._sum(kind, retracts), self._count(self._present(), retracts))
+                return (self._sum(kind, retracts), self._present(retracts))
             case _:
                 if not pa.types.is_boolean(kind):
                     return None
-                return (self._count(self._value, retracts), self._count(self._present(), retracts))
+                return (self._count(self._value, retracts), self._present(retracts))
 
     @property
     def final(self) -> Final:
@@ -101,8 +108,14 @@ class Call:
         assert self.argument is not None
         return self.argument.copy()
 
-    def _present(self) -> exp.Expr:
-        return _over("x IS NOT NULL", x=self._value)
+    def _plainly(self, function: str, argument: exp.Expr | None) -> tuple[str, exp.Expr | None] | None:
+        return (function, argument) if self.where is None else None
+
+    def _present(self, retracts: bool) -> Partial:
+        """The count of rows that have a value."""
+        where = None if self.argument is None else _over("x IS NOT NULL", x=self._value)
+        counted = self._count(where, retracts)
+        return counted if retracts else replace(counted, plain=self._plainly("count", self.argument))
 
     def _count(self, where: exp.Expr | None, retracts: bool) -> Partial:
         if not retracts:
@@ -118,7 +131,8 @@ class Call:
             # In the width of the sum: the product of two int64 may leave theirs.
             wide = "x" if pa.types.is_decimal(kind) else "CAST(x AS HUGEINT)"
             value = _over(f"{wide} * n", x=value, n=reference(DIFF))
-        return Partial(self._filtered(call("sum", value)), Fold.ADD)
+        plain = None if retracts else self._plainly("sum", self.argument)
+        return Partial(self._filtered(call("sum", value)), Fold.ADD, plain)
 
     def _filtered(self, tree: exp.Expr, where: exp.Expr | None = None) -> exp.Expr:
         both = [part.copy() for part in (self.where, where) if part is not None]

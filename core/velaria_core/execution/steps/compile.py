@@ -8,7 +8,7 @@ do returns None and costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 
 from velaria_core.contract.modes import OutputMode
@@ -20,12 +20,14 @@ from velaria_core.execution.steps.base import RESERVED, Step
 from velaria_core.execution.steps.bilinear import BilinearStep
 from velaria_core.execution.steps.closing import ClosingStep
 from velaria_core.execution.steps.dataflow import Dataflow
+from velaria_core.execution.steps.grouping import Grouper, grouping, rows_of
 from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep, WholeStep
-from velaria_core.execution.steps.partials import PartialsStep, grouping, rows_of
+from velaria_core.execution.steps.panes import PanesStep, Slides
+from velaria_core.execution.steps.partials import GroupedStep, PartialsStep
 from velaria_core.execution.steps.partitioned import (
+    PartitionedGrouper,
     PartitionedLinearStep,
-    PartitionedPartialsStep,
     split_by,
     works_by_row,
 )
@@ -171,14 +173,24 @@ def compile_steps(
         while _continues(run[-1], uses):
             run.append(run[-1].inputs[0])
         below = built(run[-1].inputs[0])
-        run = [operator for operator in run[1:] if not operator.reorders_only]
-        plan = grouping(store, rows_of(run, store, below), partials, retracts=not below.append_only)
+        linear: Sequence[Node] = [operator for operator in run[1:] if not operator.reorders_only]
+        plan = grouping(store, rows_of(linear, store, below), partials, retracts=not below.append_only)
         if plan is None:
             return None
-        closing, by = id(node) in closes, split_by(plan, run, below)
+        bounds = times(node)
+        closing = id(node) in closes and bool(plan.metrics or not below.append_only)
+        slides, by_pane = None, plan
+        if closing and (found := Slides.of(store, plan, partials, linear, below, bounds)) is not None:
+            slides, by_pane, linear = found
+        by = split_by(by_pane, linear, below)
         if workers is not None and by:
-            return PartitionedPartialsStep(workers, by, store, name, plan, run, below, times(node), closing=closing)
-        made = PartialsStep(store, name, plan, run, below, times(node), closing=closing)
+            grouper: Grouper = PartitionedGrouper(workers, by, store, by_pane, linear, below)
+        else:
+            grouper = Grouper(store, by_pane, linear, below)
+        if closing:
+            made: GroupedStep = PanesStep(store, name, plan, grouper, slides, below, bounds)
+        else:
+            made = PartialsStep(store, name, grouper, below, bounds)
         made.splits_by = tuple(by)
         return made
 

@@ -19,6 +19,7 @@ from velaria_core.execution.steps.base import (
     relation_of,
     some,
 )
+from velaria_core.execution.steps.numbers import Origin, columns_of, origins
 from velaria_core.logical.expr import reference
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
@@ -34,10 +35,10 @@ class LinearStep(Step):
     """A run of linear nodes over one input; `run` is the highest first.
 
     Only what is new in a row is computed: columns that pass through stay in Arrow. A run that only selects and renames
-    runs no statement. One that adds columns runs one over the columns that these read, and relies on the engine
-    keeping the order of the rows. One that leaves rows out, or repeats them, also asks for the numbers of the rows
-    that stay, and the other columns are taken by these: at 65,536 rows of Nexmark bids, half of them kept, 1 ms
-    instead of 3. One or two numbers the engine carries as well.
+    runs no statement, and nor does one that only adds tumbling windows. One that adds other columns runs one over the
+    columns that these read, and relies on the engine keeping the order of the rows. One that leaves rows out, or
+    repeats them, also asks for the numbers of the rows that stay, and the other columns are taken by these: at 65,536
+    rows of Nexmark bids, half of them kept, 1 ms instead of 3. One or two numbers the engine carries as well.
     """
 
     def __init__(self, store: Store, run: Sequence[Node], below: Step) -> None:
@@ -67,11 +68,16 @@ class LinearStep(Step):
         names = [*taken, *carried, *computed, *through]
         self._order = [names.index(name) for name in (*run[0].columns, *carried, *through)]
         super().__init__(pa.schema([_plain(fields[name]) for name in run[0].columns]), below.append_only, [below])
+        self._windows = _windows_of(run, below) if self._statement is not None else None
+        if self._windows is not None:
+            self.impl, self.impl_reason = "numpy", "windows are computed as numbers, every other column passes through"
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
         (given,) = changes
         if given is None:
             return None
+        if self._windows is not None and (found := columns_of(given, self._windows)) is not None:
+            return pa.Table.from_arrays(found, schema=self.changes_schema)
         kept = given.select(self._sources)
         made: list[pa.ChunkedArray] = []
         if self._statement is not None:
@@ -128,6 +134,16 @@ class _Numbers:
     def are_all(self, found: pa.ChunkedArray, rows: int) -> bool:
         """Whether each of so many rows was found once, in order."""
         return len(found) == rows and bool(np.array_equal(found.to_numpy(), self._values[:rows]))
+
+
+def _windows_of(run: Sequence[Node], below: Step) -> list[Origin] | None:
+    """Where the columns come from, and the diff, if they are windows of times or stay in Arrow."""
+    found = origins(run, below.schema) or {}
+    wanted = [found[name] for name in run[0].columns if name in found]
+    stay = all(one.size or _stays(below.schema.field(one.column).type) for one in wanted)
+    if not stay or len(wanted) < len(run[0].columns):
+        return None
+    return wanted if below.append_only else [*wanted, Origin(DIFF)]
 
 
 def _over(run: Sequence[Node], feed: Feed, asked: Sequence[str]) -> str:

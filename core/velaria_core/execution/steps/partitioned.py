@@ -15,12 +15,11 @@ from sqlglot import exp
 
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step
+from velaria_core.execution.steps.grouping import Grouper, Grouping, statement_of
 from velaria_core.execution.steps.linear import LinearStep, PassStep
-from velaria_core.execution.steps.partials import Grouping, PartialsStep, statement_of
 from velaria_core.execution.steps.source import SourceStep
 from velaria_core.execution.steps.watermark import WatermarkStep
 from velaria_core.execution.workers import Workers
-from velaria_core.logical.event_time import Times
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
 from velaria_core.types import holds, quoted
@@ -34,44 +33,35 @@ def split_by(plan: Grouping, run: Sequence[Node], below: Step) -> list[str]:
     return [name for name in dict.fromkeys(found) if not holds(below.schema.field(name).type, pa.types.is_floating)]
 
 
-class PartitionedPartialsStep(PartialsStep):
-    """Values by key whose rows are grouped by several workers, each the keys of its part.
+class PartitionedGrouper(Grouper):
+    """Groups rows by several workers, each the keys of its part.
 
     Args:
         by: columns of the rows below that tell the part, as `split_by` finds them.
     """
 
     def __init__(
-        self,
-        workers: Workers,
-        by: Sequence[str],
-        store: Store,
-        name: str,
-        plan: Grouping,
-        run: Sequence[Node],
-        below: Step,
-        times: Times,
-        *,
-        closing: bool = False,
+        self, workers: Workers, by: Sequence[str], store: Store, plan: Grouping, run: Sequence[Node], below: Step
     ) -> None:
-        super().__init__(store, name, plan, run, below, times, closing=closing)
-        self._workers, self.splits_by = workers, tuple(by)
-        self._grouping = []
+        super().__init__(store, plan, run, below)
+        self._numbers = None  # who asks for workers is told that they work
+        self._workers = workers
+        self._parts = []
         hashed = f"hash({', '.join(map(quoted, by))})"
         for number, own in enumerate(workers.stores):
             feed, sql = statement_of(own, plan, run, below, f"{hashed} % {workers.count} = {number}")
-            self._grouping.append((feed, own.prepare(sql)))
-        self.impl_reason += f"; rows are grouped by {workers.count} workers, each the keys of its part"
+            self._parts.append((feed, own.prepare(sql)))
+        self.impl_reason = f"; rows are grouped by {workers.count} workers, each the keys of its part"
 
-    def _grouped(self, rows: pa.Table) -> pa.Table:
+    def _computed(self, rows: pa.Table) -> pa.Table:
         if rows.num_rows < self._workers.rows_min:
-            return super()._grouped(rows)
+            return super()._computed(rows)
         parts = []
-        for feed, statement in self._grouping:
+        for feed, statement in self._parts:
             feed.table = rows.select(feed.schema.names)
             parts.append(statement)
         made = list(self._workers.run(parts))
-        return pa.concat_tables(made) if made else super()._grouped(rows.slice(0, 0))
+        return pa.concat_tables(made) if made else super()._computed(rows.slice(0, 0))
 
 
 def works_by_row(step: Step) -> bool:

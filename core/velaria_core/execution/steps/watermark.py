@@ -75,10 +75,13 @@ class WatermarkStep(Step):
         line = self._line
         if line.reached_us is None or self.ended:
             return given
+        known = len(times) if valid is None else int(np.count_nonzero(valid))
+        if not len(times) or int(times.max()) <= line.reached_us:
+            self._line = line.voted(0, known)
+            return given
         far = times > line.reached_us if valid is None else (times > line.reached_us) & valid
         count = int(np.count_nonzero(far))
-        others = (len(far) if valid is None else int(np.count_nonzero(valid))) - count
-        self._line = line = line.voted(count, others)
+        self._line = line = line.voted(count, known - count)
         if not count:
             return given
         if line.votes >= JUMP_ROWS:
@@ -120,6 +123,8 @@ class WatermarkStep(Step):
     def _judged(self, rows: pa.Table, late_before_us: int) -> Changes:
         """The rows, with those that are late counted, and kept apart where they go to a sink of their own."""
         times, valid = self._times.of(rows)
+        if not len(times) or int(times.min()) >= late_before_us:
+            return rows
         behind = times < late_before_us if valid is None else (times < late_before_us) & valid
         self.late_rows = int(np.count_nonzero(behind))
         if self._operator.late is not Late.SIDE or not self.late_rows:
