@@ -1,7 +1,7 @@
 """Vectors: a column of n vectors of d float32, read where Arrow has it.
 
-Row i of a column counts from 0 over all its chunks, NULLs included. A row is *apart* when it is NULL, holds a NULL, or
-a number that is not finite: no search finds it, and `skipped` counts it.
+Row i of a column counts from 0 over all its chunks, NULLs included. A row is *apart* when it is NULL, empty, or holds
+a NULL or a number that is not finite: no search finds it, and `skipped` counts it.
 
 `FLOAT[n]` (`fixed_size_list<float>`) is never copied, nor are lists without NULLs between them. Lists of other
 numbers are cast to float32, lists with gaps are put together.
@@ -85,6 +85,8 @@ class Vectors:
                         squares[odd] = (wide * wide).sum(axis=1)
                 norms[chunk.first + start : chunk.first + start + len(part)] = squares
         np.sqrt(norms, out=norms)
+        if self.dimension == 0:
+            norms[:] = np.nan
         norms[~np.isfinite(norms)] = np.nan
         if self._missing is not None:
             norms[self._missing] = np.nan
