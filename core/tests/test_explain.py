@@ -40,7 +40,7 @@ from velaria_core.execution.lower import lower
 from velaria_core.execution.strategy import GROUPINGS, width_bytes
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import FACTS, steps
-from velaria_core.logical.expr import col, fn, lit
+from velaria_core.logical.expr import col, expr, fn, lit
 from velaria_core.session import DataflowSession
 
 GOLDEN = Path(__file__).parent / "golden" / "explain"
@@ -151,6 +151,12 @@ FRAMES: dict[str, Frames] = {
         .drop_duplicates("id", within="1 hour")
         .session_window("ts", "30 minutes", "customer")
         .with_processing_time("seen")
+    ),
+    "frame_vector_search": lambda s: (
+        s.table("orders")
+        .filter(col("paid"))
+        .select("id", expr("CAST([amount, customer] AS FLOAT[2])").alias("e"))
+        .vector_search("e", [1, 2], 3, "l2", score_threshold=10)
     ),
     "frame_sliding": lambda s: s.table("orders").window("ts", 600_000, "w", 300_000).group_by("w").count("n"),
 }

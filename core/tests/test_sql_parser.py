@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlglot import exp
 
+from velaria_core.contract.modes import Metric
 from velaria_core.errors import (
     SqlSemanticError,
     SqlSyntaxError,
@@ -30,7 +31,6 @@ from velaria_core.logical.sql.statements import (
     HybridSearch,
     Insert,
     KeywordSearch,
-    Metric,
     Name,
     Parameter,
     Select,
@@ -228,6 +228,7 @@ def test_no_word_of_ours_is_reserved(either: Judge | None, name: str) -> None:
         "SELECT keyword search FROM t",
         "SELECT * FROM hybrid search, s",
         "SELECT * FROM hybrid search JOIN s ON true",
+        "SELECT * FROM vector search, s",
         "SELECT sum(x) OVER w FROM t WINDOW w AS (ORDER BY x)",
         "SELECT 'WINDOW BY ts EVERY 5 AS w EMIT CHANGES' -- KEYWORD SEARCH(a) QUERY 'x'\n FROM t",
         "SELECT /* EMIT CHANGES */ $$KEYWORD SEARCH(a) QUERY 'x'$$",
@@ -448,6 +449,17 @@ def test_hybrid_search(either: Judge | None) -> None:
         5,
         -0.25,
     )
+
+
+def test_vector_search_is_the_same_clause(either: Judge | None) -> None:
+    query = select('SELECT * FROM t VECTOR SEARCH t.v QUERY s.q."Vec" TOP_K ? SCORE_THRESHOLD $2 METRIC l2', either)
+    search = query.hybrid_search
+    assert search is not None
+    assert isinstance(search.query, exp.Column)
+    assert (search.column.sql(), search.query.sql(), search.metric) == ("t.v", 's.q."Vec"', Metric.L2)
+    assert isinstance(search.top_k, Parameter)
+    assert isinstance(search.score_threshold, Parameter)
+    assert printed(query) == "SELECT * FROM t"
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,10 @@ class Catalog:
             hint="a window takes a timestamp, date, integer of milliseconds, or ISO text",
         )
 
+    def type_of(self, node: Node, column: str) -> pa.DataType:
+        """The type of a node's column, as the engine has it."""
+        return lower.schema(self._engine, node).field(column).type
+
     # --- statements -----------------------------------------------------------------------------------------
 
     def bind(self, select: Select, text: str) -> Node:
@@ -858,6 +862,7 @@ class _Names:
         self.table_function = catalog.table_function
         self.schema_of = catalog.schema_of
         self.time_kind = catalog.time_kind
+        self.type_of = catalog.type_of
 
     def table(self, name: str, place_text: str | None = None, tree: exp.Expr | None = None) -> Node:
         """See `Tables`."""

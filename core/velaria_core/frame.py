@@ -55,6 +55,8 @@ from velaria_core.logical.operators import (
 from velaria_core.logical.operators.watermark import AHEAD_MS
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.searching import TOP_K, Wanted, vector_search, vector_search_each
+from velaria_core.logical.similarity import metric_named
 from velaria_core.logical.sql.durations import NotADuration, milliseconds
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import engine_schema
@@ -416,6 +418,46 @@ class Frame:
             raise InputError("frame.sample", "a sample has no negative number of rows")
         size = fraction * 100 if fraction is not None else float(n or 0)
         return self._with(Sample(self.node, size, fraction is not None, seed))
+
+    # --- search ---------------------------------------------------------------------------------------------
+
+    def vector_search(
+        self,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        *,
+        score_threshold: float | None = None,
+        query_column: str | None = None,
+    ) -> Self:
+        """The rows whose vectors are nearest, the best first, with their `vector_score`. Exact.
+
+        Rows without a vector are not found. Those with one score come in the order of their other columns. As a
+        stream it is the rows that are nearest so far: those that are no longer are taken back.
+
+        Args:
+            vector_column: numbers, as FLOAT[n] or as a list.
+            query_vector: a list, NumPy or Arrow array, or text such as "[0.1 0.2]". Or a frame of queries: each of its
+                rows searches for the vector in its `query_column`; its columns come first in the result, and `_query`
+                is added to a name that both have.
+            metric: "cosine" or "l2", distances of which the least is best, or "dot", of which the largest is. A vector
+                of zeros has the cosine distance 1.0 to any.
+            score_threshold: leaves out scores that are worse.
+
+        Raises:
+            SqlSemanticError[search.vector, search.dimension, search.not_a_vector, search.top_k, search.threshold,
+                search.score_column, sql.metric].
+        """
+        column, type_of = self._name(vector_column), self._session._catalog.type_of
+        wanted = Wanted(metric_named(metric), top_k, score_threshold)
+        if not isinstance(query_vector, Frame):
+            return self._with(vector_search(self.node, column, query_vector, type_of, wanted))
+        if query_column is None:
+            raise InputError("search.query_column", "which column of the queries holds vectors?", hint="query_column=")
+        self._same_kind(query_vector, "search for")
+        queries, searched = query_vector.node, query_vector._name(query_column)
+        return self._with(vector_search_each(self.node, column, queries, searched, type_of, wanted))
 
     # --- several frames -------------------------------------------------------------------------------------
 

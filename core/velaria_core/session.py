@@ -24,6 +24,7 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
+from velaria_core.logical.searching import TOP_K
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
@@ -405,6 +406,20 @@ class DataflowSession:
     def drop_view(self, name: str) -> None:
         """Forget a view."""
         self._catalog.drop(name, kinds=(EntryKind.VIEW,))
+
+    # --- search ---------------------------------------------------------------------------------------------
+
+    def vector_search(
+        self, table: str, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"
+    ) -> DataFrame:
+        """The rows of a table, view or file whose vectors are nearest; see `DataFrame.vector_search`."""
+        return self.table(table).vector_search(vector_column, query_vector, top_k, metric)
+
+    def explain_vector_search(
+        self, table: str, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"
+    ) -> str:
+        """How that search runs; see `DataFrame.explain_vector_search`."""
+        return self.table(table).explain_vector_search(vector_column, query_vector, top_k, metric)
 
     # --- SQL ------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from velaria_core.logical.operators import (
     Union,
     Unpivot,
     Values,
+    VectorSearch,
     Watermark,
     Window,
     WindowAssign,
@@ -48,6 +49,7 @@ from velaria_core.logical.operators import (
 )
 from velaria_core.logical.operators.apply_in_batches import function_name
 from velaria_core.logical.operators.opaque import marker
+from velaria_core.logical.operators.vector_search import compare
 
 Details = dict[str, str]
 
@@ -286,6 +288,16 @@ def _watermark(node: Watermark) -> Details:
     }
 
 
+def _vector_search(node: VectorSearch) -> Details:
+    return {
+        "column": node.column,
+        "metric": node.metric,
+        "top_k": str(node.top_k),
+        **({"dimension": str(node.length)} if node.length is not None else {}),
+        **({"score": f"{compare(node.metric)} {node.threshold:g}"} if node.threshold is not None else {}),
+    }
+
+
 def _explode(node: Explode) -> Details:
     return {"column": node.column, "output": node.output, "outer": _flag(node.outer)}
 
@@ -342,6 +354,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Union: Facts("Union", False, "the rows of both inputs pass", lambda node: {"by_name": _flag(node.by_name)}),
     Unpivot: Facts(FUSED, False, _ROW_WISE, _unpivot),
     Values: Facts(SOURCE, False, "the rows stand in the query", lambda node: {"rows": str(len(node.rows))}),
+    VectorSearch: Facts("Search", True, "whether a row is among the nearest depends on all rows", _vector_search),
     Watermark: Facts(FUSED, False, _ROW_WISE, _watermark),
     Window: Facts(
         "Window", None, "a row is computed from the rows of its window", lambda n: {"calls": _bracketed(n.calls)}

@@ -17,6 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 from sqlglot import exp, serde
 
+from velaria_core.contract.modes import Metric
 from velaria_core.errors import InputError, StateError
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.node import Node
@@ -26,7 +27,12 @@ from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1
 _NODES: Final = {operator.__name__: operator for operator in ALL}
-_ENUMS: Final[Mapping[str, type[Enum]]] = {"JoinKind": JoinKind, "Late": Late, "TimeKind": TimeKind}
+_ENUMS: Final[Mapping[str, type[Enum]]] = {
+    "JoinKind": JoinKind,
+    "Late": Late,
+    "Metric": Metric,
+    "TimeKind": TimeKind,
+}
 
 
 def dumps(root: Node) -> str:

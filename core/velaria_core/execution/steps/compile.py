@@ -8,7 +8,7 @@ do returns None and costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 
 from velaria_core.contract.modes import OutputMode
@@ -81,6 +81,8 @@ def compile_steps(
     closes, whole = _closing(root, uses, times) if output is OutputMode.APPEND else (frozenset(), frozenset())
 
     def built(node: Node) -> Step:
+        if id(node) not in made and (parts := node.apart()) is not None:
+            made[id(node)] = built_of(node, parts)
         if id(node) not in made:
             step = make(node)
             step.node = node
@@ -88,6 +90,17 @@ def compile_steps(
             made[id(node)] = step
             steps.append(step)
         return made[id(node)]
+
+    def built_of(node: Node, parts: Node) -> Step:
+        """The step of a node that runs as several. Explain shows them as this one."""
+        inner = _between(parts, node.inputs)
+        for part in inner:
+            uses.update(id(child) for child in part.inputs if all(child is not below for below in node.inputs))
+        found = built(parts)
+        for step in steps:
+            if any(step.node is part for part in inner):
+                step.node = node
+        return found
 
     def make(node: Node) -> Step:
         if isinstance(node, Scan):
@@ -185,6 +198,13 @@ def compile_steps(
         held.node, held.times = root, result.times
         steps.append(held)
     return Dataflow(tuple(steps), sources)
+
+
+def _between(root: Node, inputs: Sequence[Node]) -> list[Node]:
+    """The nodes from a root down to the inputs, without these."""
+    if any(root is one for one in inputs):
+        return []
+    return [root, *(node for child in root.inputs for node in _between(child, inputs))]
 
 
 def _continues(node: Node, uses: Counter[int], whole: Container[int] = ()) -> bool:

@@ -28,6 +28,7 @@ from velaria_core.logical.operators.top_k import TopK
 from velaria_core.logical.operators.union import Union
 from velaria_core.logical.operators.unpivot import Unpivot
 from velaria_core.logical.operators.values import Values
+from velaria_core.logical.operators.vector_search import VectorSearch
 from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.operators.window import Window
 from velaria_core.logical.operators.window_assign import WindowAssign
@@ -59,6 +60,7 @@ ALL: tuple[type[Node], ...] = (
     Union,
     Unpivot,
     Values,
+    VectorSearch,
     Watermark,
     Window,
     WindowAssign,
@@ -93,6 +95,7 @@ __all__ = [
     "Union",
     "Unpivot",
     "Values",
+    "VectorSearch",
     "Watermark",
     "Window",
     "WindowAssign",

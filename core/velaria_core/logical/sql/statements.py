@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from sqlglot import exp
 
+from velaria_core.contract.modes import Metric
 from velaria_core.logical.sql.tokens import Span
 from velaria_core.types import quoted
 
@@ -48,14 +49,6 @@ class Emit(Enum):
     CHANGES = "changes"
 
 
-class Metric(Enum):
-    """How two vectors are compared."""
-
-    COSINE = "cosine"
-    DOT = "dot"
-    L2 = "l2"
-
-
 @dataclass(frozen=True, slots=True)
 class WindowBy:
     """`WINDOW BY tree EVERY every_ms [SLIDE slide_ms] AS name`. Invariant: 0 < slide_ms <= every_ms."""
@@ -86,14 +79,16 @@ class KeywordSearch:
 class HybridSearch:
     """`HYBRID SEARCH column QUERY query [METRIC m] [TOP_K n] [SCORE_THRESHOLD x]`: rows of nearest vectors.
 
-    `query` is the text of a bracketed vector, as `'[0.1, 0.2]'`.
+    `VECTOR SEARCH` is the same clause. `query` is the text of a vector, as `'[0.1, 0.2]'`, or a column of a table of
+    queries, as `q.embedding`.
     """
 
     column: exp.Column
-    query: str | Parameter
+    query: str | Parameter | exp.Column
+    query_span: Span
     metric: Metric
     top_k: int | Parameter
-    score_threshold: float | None
+    score_threshold: float | Parameter | None
     span: Span
 
 

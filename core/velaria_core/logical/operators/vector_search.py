@@ -1,0 +1,152 @@
+"""VectorSearch: the rows whose vectors are nearest to one vector, or for each row of a table of queries to its own.
+
+Each row that is found is given its score, the best first. Rows without a vector, or whose score is no finite number,
+are not found. Of rows with one score those come first whose other columns are less, compared in their order: so what is
+found depends on the rows alone, not on the order in which they came.
+
+Batch   a score for each row, then ORDER BY ... LIMIT.
+Stream  with one vector, a score row by row and a TopK by it: rows that only come need no other state than those that
+        are shown. With a table of queries, Recompute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from sqlglot import exp
+
+from velaria_core.contract.modes import Metric
+from velaria_core.logical.expr import call, reference
+from velaria_core.logical.incremental import Incremental, Recompute
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators.filter import Filter
+from velaria_core.logical.operators.top_k import TopK, sort_key
+from velaria_core.logical.operators.with_column import WithColumn
+from velaria_core.logical.query import Named, Query
+from velaria_core.logical.similarity import is_better_below, is_zero, score_tree, vector_tree
+
+SCORE: Final = "vector_score"
+_QUERY: Final = "__query"
+_RANK: Final = "__rank"
+_SHOWN_NUMBERS: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class VectorSearch(Node):
+    """Exactly one of `vector` and `queries` is given.
+
+    Attributes:
+        column: of the input: numbers, as an array or a list.
+        length: how many numbers a vector has; None where `column` and `query_column` are lists of any length.
+        vector: what is searched for, float32 values.
+        queries, query_column: rows that each search for the vector in this column. Their columns come first in the
+            result, and their names are none of the input's.
+        threshold: the worst score that is found, this one included.
+    """
+
+    input: Node
+    column: str
+    length: int | None
+    vector: tuple[float, ...] | None
+    metric: Metric
+    top_k: int
+    threshold: float | None = None
+    queries: Node | None = None
+    query_column: str | None = None
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        before = self.queries.columns if self.queries is not None else ()
+        return (*before, *self.input.columns, SCORE)
+
+    def label(self) -> str:
+        least = "" if self.threshold is None else f", score {compare(self.metric)} {self.threshold:g}"
+        return f"VectorSearch: {self.top_k} nearest by {self.metric} of {self.column} to {self._searched()}{least}"
+
+    def _searched(self) -> str:
+        if self.vector is None:
+            return f"{self.query_column} of each query"
+        shown = ", ".join(f"{number:g}" for number in self.vector[:_SHOWN_NUMBERS])
+        return f"[{shown}]" if len(self.vector) <= _SHOWN_NUMBERS else f"[{shown}, ...] ({len(self.vector)} numbers)"
+
+    def apart(self) -> TopK | None:
+        if self.vector is None:
+            return None
+        rows = self.input
+        for tree in self._scores(vector_tree(self.vector)):
+            rows = WithColumn(rows, ((SCORE, tree),))
+        return TopK(Filter(rows, self._is_found()), self.order(), self.top_k)
+
+    def _scores(self, searched: exp.Expr) -> tuple[exp.Expr, ...]:
+        """The score of a row, in steps: each may read the one before under its name."""
+        column = reference(self.column)
+        raw = score_tree(self.metric, column, searched, self.length)
+        if self.metric is not Metric.COSINE:
+            return (raw,)
+        # What has no direction has no angle. It is asked only where there is none: it costs a pass over the vector.
+        none = exp.or_(is_zero(column, self.length), is_zero(searched, self.length), copy=False)
+        undefined = exp.and_(call("isnan", reference(SCORE)), none, copy=False)
+        return raw, exp.Case(ifs=[exp.If(this=undefined, true=exp.Literal.number("1.0"))], default=reference(SCORE))
+
+    def order(self) -> tuple[exp.Ordered, ...]:
+        """The best score first; rows that tie by their columns."""
+        return (
+            exp.Ordered(this=reference(SCORE), desc=not is_better_below(self.metric), nulls_first=False),
+            *(exp.Ordered(this=reference(name), desc=False, nulls_first=False) for name in self.input.columns),
+        )
+
+    def _is_found(self) -> exp.Expr:
+        finite = call("isfinite", reference(SCORE))
+        if self.threshold is None:
+            return finite
+        limit = exp.Cast(this=exp.Literal.string(repr(self.threshold)), to=exp.DataType.build("DOUBLE"))
+        kind = exp.LTE if is_better_below(self.metric) else exp.GTE
+        return exp.And(this=finite, expression=kind(this=reference(SCORE), expression=limit))
+
+    def batch(self, *inputs: Query) -> Query:
+        return self._of_one(*inputs) if self.queries is None else self._of_each(*inputs)
+
+    def _of_one(self, rows: Query) -> Query:
+        parts = self.apart()
+        assert parts is not None, "one vector is searched for"
+        chain: list[Node] = [parts]
+        while chain[-1].inputs[0] is not self.input:
+            chain.append(chain[-1].inputs[0])
+        for operator in reversed(chain):
+            rows = operator.batch(rows)
+        return rows
+
+    def _of_each(self, rows: Query, queries: Query) -> Query:
+        assert self.queries is not None, "a table of queries is searched for"
+        assert self.query_column is not None, "it has a column of vectors"
+        # Equal rows of the table are queries of their own.
+        number = exp.Window(this=call("row_number"), over="OVER")
+        numbered = queries.projected([*_kept(self.queries.columns), (_QUERY, number)], windowed=True)
+        pairs = numbered.wrapped().joined(rows, "CROSS JOIN", None)
+        kept = _kept((*self.queries.columns, *self.input.columns, _QUERY))
+        for tree in self._scores(reference(self.query_column)):
+            pairs = pairs.projected([*kept, (SCORE, tree)]).wrapped()
+        # By one key the engine keeps the first rows of each query and no others.
+        order = exp.Order(expressions=[sort_key(self.order())])
+        rank = exp.Window(this=call("row_number"), partition_by=[reference(_QUERY)], order=order, over="OVER")
+        shown = _kept(self.columns)
+        ranked = pairs.filtered(self._is_found()).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
+        best = exp.LTE(this=reference(_RANK), expression=exp.Literal.number(self.top_k))
+        return ranked.filtered(best).projected(shown)
+
+    def stream(self) -> Incremental:
+        if self.queries is not None:
+            return Recompute("what is nearest to each query depends on all rows")
+        return Recompute("what is nearest depends on all rows")
+
+
+def compare(metric: Metric) -> str:
+    """How a score is held against a threshold."""
+    return "<=" if is_better_below(metric) else ">="
+
+
+def _kept(names: Sequence[str]) -> list[Named]:
+    return [(name, reference(name)) for name in names]
