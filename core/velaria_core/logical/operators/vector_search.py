@@ -72,24 +72,26 @@ class VectorSearch(Node):
         shown = ", ".join(f"{number:g}" for number in self.vector[:_SHOWN_NUMBERS])
         return f"[{shown}]" if len(self.vector) <= _SHOWN_NUMBERS else f"[{shown}, ...] ({len(self.vector)} numbers)"
 
-    def apart(self) -> TopK | None:
+    def apart(self) -> Filter | None:
         if self.vector is None:
             return None
         rows = self.input
         for tree in self._scores(vector_tree(self.vector)):
             rows = WithColumn(rows, ((SCORE, tree),))
-        return TopK(Filter(rows, self._is_found()), self.order(), self.top_k)
+        return Filter(TopK(rows, self.order(), self.top_k), self._is_found())
 
-    def _scores(self, searched: exp.Expr) -> tuple[exp.Expr, ...]:
-        """The score of a row, in steps: each may read the one before under its name."""
-        column = reference(self.column)
+    def _scores(self, searched: exp.Expr) -> tuple[exp.Expr, exp.Expr]:
+        """The score of a row, in two steps: the second reads the first under its name."""
+        column, score = reference(self.column), reference(SCORE)
         raw = score_tree(self.metric, column, searched, self.length)
+        # NaN and infinities are not found, and are not to come first.
+        finite = exp.If(this=call("isfinite", score), true=score)
         if self.metric is not Metric.COSINE:
-            return (raw,)
+            return raw, exp.Case(ifs=[finite])
         # What has no direction has no angle. It is asked only where there is none: it costs a pass over the vector.
         none = exp.or_(is_zero(column, self.length), is_zero(searched, self.length), copy=False)
-        undefined = exp.and_(call("isnan", reference(SCORE)), none, copy=False)
-        return raw, exp.Case(ifs=[exp.If(this=undefined, true=exp.Literal.number("1.0"))], default=reference(SCORE))
+        undefined = exp.and_(call("isnan", score), none, copy=False)
+        return raw, exp.Case(ifs=[finite, exp.If(this=undefined, true=exp.Literal.number("1.0"))])
 
     def order(self) -> tuple[exp.Ordered, ...]:
         """The best score first; rows that tie by their columns."""
@@ -99,12 +101,13 @@ class VectorSearch(Node):
         )
 
     def _is_found(self) -> exp.Expr:
-        finite = call("isfinite", reference(SCORE))
+        """What holds for the scores of the best rows that are found. It is asked of these alone: the engine would
+        compute a score once to test it and once more to show it."""
         if self.threshold is None:
-            return finite
+            return exp.Not(this=exp.Is(this=reference(SCORE), expression=exp.Null()))
         limit = exp.Cast(this=exp.Literal.string(repr(self.threshold)), to=exp.DataType.build("DOUBLE"))
         kind = exp.LTE if is_better_below(self.metric) else exp.GTE
-        return exp.And(this=finite, expression=kind(this=reference(SCORE), expression=limit))
+        return kind(this=reference(SCORE), expression=limit)
 
     def batch(self, *inputs: Query) -> Query:
         return self._of_one(*inputs) if self.queries is None else self._of_each(*inputs)
@@ -133,9 +136,9 @@ class VectorSearch(Node):
         order = exp.Order(expressions=[sort_key(self.order())])
         rank = exp.Window(this=call("row_number"), partition_by=[reference(_QUERY)], order=order, over="OVER")
         shown = _kept(self.columns)
-        ranked = pairs.filtered(self._is_found()).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
+        ranked = pairs.projected([*shown, (_RANK, rank)], windowed=True).wrapped()
         best = exp.LTE(this=reference(_RANK), expression=exp.Literal.number(self.top_k))
-        return ranked.filtered(best).projected(shown)
+        return ranked.filtered(best).projected(shown).wrapped().filtered(self._is_found())
 
     def stream(self) -> Incremental:
         if self.queries is not None:
