@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from search_support import clustered, reference
 
 from velaria_core.errors import DataError, InputError
+from velaria_core.execution.search.codes import Codes, encoded, products
 from velaria_core.execution.search.nearest import Metric, nearest
 from velaria_core.execution.search.vectors import Vectors, vectors_of
 
@@ -17,7 +18,11 @@ METRICS = list(Metric)
 
 
 def check(vectors, rows, queries, metric, k, *, usable=None, allowed=None, threshold=None, threads=None):
-    found = nearest(vectors, queries, metric, k, allowed=allowed, threshold=threshold, threads=threads)
+    asked = {"allowed": allowed, "threshold": threshold, "threads": threads}
+    found = nearest(vectors, queries, metric, k, **asked)
+    coded = nearest(vectors, queries, metric, k, codes=Codes.of(vectors), **asked)
+    for one, other in zip(found.rows + found.scores, coded.rows + coded.scores, strict=True):
+        assert one.tolist() == other.tolist()
     if allowed is not None:
         usable = np.isin(np.arange(len(rows)), allowed) & (True if usable is None else usable)
     for at, query in enumerate(np.atleast_2d(queries)):
@@ -32,10 +37,10 @@ def check(vectors, rows, queries, metric, k, *, usable=None, allowed=None, thres
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_answer_is_that_of_float64(metric, d, threads):
     rows = clustered(9000, d, seed=d)
-    queries = clustered(5, d, seed=1000 + d)
+    queries = clustered(20, d, seed=1000 + d)
     vectors = Vectors.of(rows)
     check(vectors, rows, queries, metric, 10, threads=threads)
-    for query in queries[:2]:
+    for query in (queries[0], queries[:3]):
         check(vectors, rows, query, metric, 10, threads=threads)
 
 
@@ -144,6 +149,41 @@ def test_metrics_by_name():
     assert error.value.code == "search.metric"
 
 
+# --- codes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 63, 128, 1000])
+def test_codes_lose_no_more_than_they_say(d):
+    random = np.random.default_rng(d)
+    rows = (random.standard_normal((500, d)) * 10.0 ** random.uniform(-12, 12, (500, 1))).astype(np.float32)
+    rows[::5, 1:] = 0
+    rows[7] = 0
+    codes, scales, errors = encoded(rows, Vectors.of(rows).norms)
+    lost = np.sqrt(((rows.astype(np.float64) - codes * scales.astype(np.float64)[:, None]) ** 2).sum(axis=1))
+    assert (lost <= errors).all()
+    assert (errors <= lost * 1.001 + 3e-7 * np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))).all()
+
+
+@pytest.mark.parametrize("d", [1, 31, 32, 33, 64, 100, 128, 768, 5000])
+def test_products_of_codes_are_exact(d):
+    random = np.random.default_rng(d)
+    codes = random.integers(-127, 128, (77, d), np.int8)
+    codes[0], codes[1] = 127, -127
+    queries = np.concatenate([codes[:2], random.integers(-127, 128, (2, d), np.int8)])
+    expected = (queries.astype(np.int64) @ codes.astype(np.int64).T).astype(np.float32)
+    for count in (1, 4):
+        assert products(codes, queries[:count]).tolist() == expected[:count].tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_codes_leave_few_rows_over(metric):
+    rows = clustered(20000, 128, seed=4)
+    vectors = Vectors.of(rows)
+    found = nearest(vectors, rows[:4] + rows[100:104], metric, 10, codes=Codes.of(vectors))
+    assert found.backend == "int8-numkong"
+    assert 40 <= found.rescored < 4 * 1000
+
+
 # --- columns -------------------------------------------------------------------------------------------------------
 
 LISTS = [None, [1.0, 2.0], [3.0, 4.0], None, [5.0, None], [6.0, 7.0], [float("nan"), 1.0], [8.0, 9.0]]
@@ -218,7 +258,7 @@ def test_any_column_any_question(data):
         pa.FixedSizeListArray.from_arrays(pa.array(rows[start:stop].reshape(-1)), d, mask=pa.array(~valid[start:stop]))
         for start, stop in zip([0, *cuts], [*cuts, n], strict=True)
     ]
-    queries = random.standard_normal((data.draw(st.integers(1, 4)), d)).astype(np.float32)
+    queries = random.standard_normal((data.draw(st.sampled_from([1, 2, 11])), d)).astype(np.float32)
     if n and data.draw(st.booleans()):
         queries[0] = np.nan_to_num(rows[0], posinf=1, neginf=1)
     allowed = np.flatnonzero(random.random(n) < 0.4) if data.draw(st.booleans()) else None

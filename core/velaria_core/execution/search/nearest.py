@@ -1,10 +1,10 @@
 """Nearest: the k best rows for each query, exactly.
 
-A fast pass gives every row a *key*, more is nearer, that is wrong by at most a bound which is known beforehand. The
-k-th best of the least that keys can mean is a floor under the answer; rows whose key cannot reach it are out, and the
-few that are left are scored anew in float64, which alone decides. So the answer is that of float64 arithmetic over
-the float32 numbers, whatever the fast pass, its blocks or its threads: scores are within 1e-14 d of the exact ones
-(relative to the product of the norms), and rows of equal score come in the order of rows.
+A fast pass, over codes or over the numbers, gives every row a *key*, more is nearer, that is wrong by at most a bound
+which is known beforehand. The k-th best of the least that keys can mean is a floor under the answer; rows whose key
+cannot reach it are out, and those that are left are scored anew in float64, which alone decides. So the answer is that
+of float64 arithmetic over the float32 numbers, whatever the fast pass, its blocks or its threads: scores are within
+1e-14 d of the exact ones (relative to the product of the norms), and rows of equal score come in the order of rows.
 
 Keys of a query q scaled by a power of two: cosine <x, q> / |x|, dot <x, q>, l2 <x, q> - |x|^2 / 2. A float32 product
 of d numbers is wrong by at most d 2^-24 |x||q| in any order of summation (Higham, Accuracy and Stability, 3.1).
@@ -19,23 +19,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from velaria_core.errors import InputError, did_you_mean
-from velaria_core.execution.search.vectors import Chunk, Doubles, Floats, Vectors
-from velaria_core.execution.vectors import Mask, Rows
+from velaria_core.execution.search.codes import Codes, encoded, products
+from velaria_core.execution.search.vectors import Doubles, Floats, Vectors
+from velaria_core.execution.vectors import Array, Mask, Rows
 
-BACKEND: Final = "float32-blas"
 _SETTLED_AT: Final = 1 << 20  # pairs that may wait before float64 thins them out
 _LEAST: Final = np.finfo(np.float32).min
 _AT_ONCE: Final = 1 << 20  # numbers that are scored together
+_FEW: Final = 8  # queries that are done one by one: more are faster as a product of matrices
+_ROWS: Final = 16384  # at a time: their keys fit the cache, and what Python adds is little
+_ROWS_OF_MANY: Final = 2048
+_FIRST_ROWS: Final = 2048
 # OpenBLAS does a product of a matrix and a vector of fewer numbers on the thread that asks, and that is what is
 # wanted: its own threads wait for each other by spinning, which costs hundreds of times more on a busy machine.
-_BLOCK: Final = 1 << 18
-_BLOCK_ROWS_OF_MANY: Final = 2048
+_BLOCK: Final = 7 << 16
 
 
 class Metric(Enum):
@@ -92,6 +95,7 @@ def nearest(
     *,
     allowed: Rows | None = None,
     threshold: float | None = None,
+    codes: Codes | None = None,
     threads: int | None = None,
 ) -> Nearest:
     """The k best rows for each of q queries.
@@ -101,24 +105,29 @@ def nearest(
         k: at least 1; more than there are rows gives them all.
         allowed: (m,) the only rows to look at, in rising order.
         threshold: no row with a greater distance, or a smaller dot product.
+        codes: of the same vectors; used for up to 8 queries, more are faster as a product of float32 matrices.
         threads: at most so many; None: one for each core.
 
     Raises:
         InputError[search.top_k, search.dimension, search.query, search.threshold].
 
-    Cost: one pass over the numbers of the rows that are looked at, for one query at the speed of memory; a pass over
-        all numbers before that, where `vectors.norms` has not been asked for yet. Memory: O(q k) and a few MB.
+    Cost: one pass over the codes or numbers of the rows that are looked at, for one query near the speed of memory; a
+        pass over all numbers before that, where `vectors.norms` has not been asked for yet. Memory: O(q k), a few MB.
     """
     asked = _Asked.of(vectors, queries, metric, k, threshold)
     looked = _looked_at(vectors, allowed)
     candidates = len(vectors) - len(vectors.apart) if looked is None else len(looked)
     count = len(asked.exact)
+    way: _Pass = _Floats(vectors, asked)
+    if codes is not None and count <= _FEW:
+        assert len(codes) == len(vectors)
+        way = _Coded(vectors, asked, codes)
     if candidates == 0 or count == 0:
         empty = [np.empty(0, np.int64)] * count, [np.empty(0)] * count
-        return Nearest(*empty, candidates, len(vectors.apart), 0, BACKEND)
-    pairs = _scanned(vectors, asked, looked, threads or _cores())
+        return Nearest(*empty, candidates, len(vectors.apart), 0, way.backend)
+    pairs = _scanned(vectors, asked, way, looked, threads or _cores())
     rows, scores = _best(vectors, asked, pairs)
-    return Nearest(rows, scores, candidates, len(vectors.apart), len(pairs.rows), BACKEND)
+    return Nearest(rows, scores, candidates, len(vectors.apart), len(pairs.rows), way.backend)
 
 
 def _cores() -> int:
@@ -131,20 +140,22 @@ class _Asked:
 
     Attributes:
         exact: (q, d) the queries.
-        scaled: (q, d) the same, scaled by powers of two to norms of at most 1.
-        errors: (q,) what keys are wrong by at most.
-        floors: (q,) what the threshold asks of keys at least; -inf where there is none.
-        halves: l2: (q,) what `vectors.halves` are in keys, times.
+        exponents: (q,) of the powers of two that scale them to norms of at most 1, and keys with them.
+        scaled: (q, d) the queries, scaled.
+        lengths: (q,) these norms.
+        halves: (q,) l2: `vectors.halves` times this are keys; 0 for other metrics.
+        rounding: what float32 arithmetic is wrong by at most, in parts of the product of two norms.
     """
 
     metric: Metric
     k: int
     threshold: float | None
     exact: Doubles
+    exponents: npt.NDArray[np.int64]
     scaled: Floats
-    errors: Doubles
-    floors: Doubles
-    halves: Floats
+    lengths: Doubles
+    halves: Doubles
+    rounding: float
 
     @staticmethod
     def of(vectors: Vectors, queries: npt.ArrayLike, metric: Metric, k: int, threshold: float | None) -> _Asked:
@@ -164,39 +175,33 @@ class _Asked:
                 f"the query vector holds {exact.shape[1]} numbers, the vectors of the column {vectors.dimension}",
             )
         norms = np.sqrt((exact * exact).sum(axis=1))
-        longest = 1.0 if metric is Metric.COSINE else vectors.longest
+        longest = vectors.longest if metric is Metric.L2 else 0.0
         # l2: so that |x|^2 / 2 is at most |x| / 2 as well.
-        exponents = np.frexp(np.maximum(norms, longest) if metric is Metric.L2 else norms)[1].astype(np.int64)
-        lengths = np.ldexp(norms, -exponents)
-        halves = np.ldexp(longest * longest, -exponents) if metric is Metric.L2 else np.zeros(len(norms))
-        # Twice the bound of the product: room for the norm's and for the few roundings that follow.
-        bound = 2 * (exact.shape[1] + 16) * 2.0**-24
-        errors = bound * (longest * lengths + halves)
+        exponents = np.frexp(np.maximum(norms, longest))[1].astype(np.int64)
         return _Asked(
             metric,
             min(k, max(1, len(vectors))),
             threshold,
             exact,
+            exponents,
             np.ldexp(exact, -exponents[:, None]).astype(np.float32),
-            errors,
-            _floors(metric, threshold, norms, exponents),
-            halves.astype(np.float32),
+            np.ldexp(norms, -exponents),
+            np.ldexp(longest * longest, -exponents),
+            # Twice the bound of the product: room for the norm's and for the few roundings that follow.
+            2 * (exact.shape[1] + 16) * 2.0**-24,
         )
 
-
-def _floors(metric: Metric, threshold: float | None, norms: Doubles, exponents: npt.NDArray[np.int64]) -> Doubles:
-    """(q,) the threshold in keys, a little less than what it is."""
-    if threshold is None:
-        return np.full(len(norms), -np.inf)
-    limit = min(max(threshold, -1e100), 1e100)  # no score of float32 numbers is beyond
-    if metric is Metric.COSINE:
-        terms = norms, -limit * norms
-    elif metric is Metric.DOT:
-        terms = np.zeros(len(norms)), np.full(len(norms), limit)
-    else:
-        terms = norms * norms / 2, np.full(len(norms), -(max(limit, 0.0) ** 2) / 2)
-    sums, sizes = terms[0] + terms[1], np.abs(terms[0]) + np.abs(terms[1])
-    return np.ldexp(sums - 1e-12 * sizes, -exponents)
+    def floors(self, scores: Doubles) -> Doubles:
+        """(q,) the keys of these scores, or a little less."""
+        limits = np.clip(scores, -1e100, 1e100)  # no score of float32 numbers is beyond
+        norms = np.ldexp(self.lengths, self.exponents)
+        if self.metric is Metric.COSINE:
+            known, rest = norms, -limits * norms
+        elif self.metric is Metric.DOT:
+            known, rest = np.zeros(len(norms)), limits
+        else:
+            known, rest = norms * norms / 2, -(np.maximum(limits, 0.0) ** 2) / 2
+        return np.ldexp(known + rest - 1e-12 * (np.abs(known) + np.abs(rest)), -self.exponents)
 
 
 def _looked_at(vectors: Vectors, allowed: Rows | None) -> Rows | None:
@@ -231,21 +236,32 @@ class _Pairs:
         return _Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
+_NOBODY = _Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+
 class _Race:
     """Who can still be among the k best of each query, after the rows that one thread has seen."""
 
     def __init__(self, vectors: Vectors, asked: _Asked) -> None:
         self._vectors, self._asked = vectors, asked
-        self._least = asked.floors.copy()
+        count = len(asked.exact)
+        self._least = np.full(count, -np.inf)
+        if asked.threshold is not None:
+            self._least = asked.floors(np.full(count, asked.threshold))
         self._parts: list[_Pairs] = []
         self._waiting, self._limit = 0, 0
 
-    def offer(self, keys: Floats, rows: int | Rows) -> None:
-        """Take (q, m) keys of m rows, or of m that follow each other from a first one; -inf where one is not meant."""
-        count, k, errors = keys.shape[1], self._asked.k, self._asked.errors
-        if count > k and self._least.min() == -np.inf:  # nothing is known yet: a floor from these rows alone
-            kth = np.partition(keys, count - k, axis=1)[:, count - k]
-            np.maximum(self._least, kth - errors, out=self._least)
+    def offer(self, keys: Floats, errors: Doubles, rows: int | Rows) -> None:
+        """Take (q, m) keys, -inf where a row is not meant.
+
+        Args:
+            errors: (q,) what these keys are wrong by at most.
+            rows: (m,) or the first of m that follow each other.
+        """
+        k = self._asked.k
+        if self._least.min() == -np.inf and (first := keys[:, : max(_FIRST_ROWS, 4 * k)]).shape[1] > k:
+            # Nothing is known yet: a floor from a few rows alone.
+            np.maximum(self._least, np.partition(first, -k, axis=1)[:, -k] - errors, out=self._least)
         # Rounding to float32 may go up, so one number further down; above -inf, which is no key.
         reach = np.clip(self._least - errors, _LEAST, -_LEAST).astype(np.float32)
         reach = np.nextafter(reach, _LEAST)
@@ -303,11 +319,10 @@ class _Race:
         return pairs.at(pairs.high >= self._least[pairs.queries])
 
 
-def _scanned(vectors: Vectors, asked: _Asked, looked: Rows | None, threads: int) -> _Pairs:
+def _scanned(vectors: Vectors, asked: _Asked, way: _Pass, looked: Rows | None, threads: int) -> _Pairs:
     """The pairs that float64 has to decide."""
-    products = list(_products(vectors, asked, looked))
-    # Several queries are a product of matrices, in which BLAS has its own threads busy all the time.
-    workers = min(threads, len(products)) if len(asked.exact) == 1 else 1
+    products = list(_products(vectors, way, looked))
+    workers = 1 if way.has_threads else min(threads, len(products))
     odd = _odd_rows(vectors, looked)
 
     def work(number: int) -> _Pairs | None:
@@ -324,8 +339,7 @@ def _scanned(vectors: Vectors, asked: _Asked, looked: Rows | None, threads: int)
     for pairs in found:
         if pairs is not None:
             race.add(pairs)
-    nobody = np.empty(0, np.int64)
-    return race.left() or _Pairs(nobody, nobody, np.empty(0), np.empty(0))
+    return race.left() or _NOBODY
 
 
 @cache
@@ -339,53 +353,121 @@ def _odd_rows(vectors: Vectors, looked: Rows | None) -> Rows:
     return odd if looked is None or len(odd) == 0 else np.intersect1d(odd, looked, assume_unique=True)
 
 
-def _products(vectors: Vectors, asked: _Asked, looked: Rows | None) -> Iterator[Callable[[_Race], None]]:
+def _products(vectors: Vectors, way: _Pass, looked: Rows | None) -> Iterator[Callable[[_Race], None]]:
     """The work, in pieces that fit the cache: each offers the keys of some rows."""
-    step = max(1, _BLOCK // max(1, vectors.dimension))
-    if len(asked.exact) > 1:
-        step = min(step, _BLOCK_ROWS_OF_MANY)
-    for chunk in vectors.chunks:
-        end = chunk.first + len(chunk.data)
-        here = None if looked is None else _between(looked, chunk.first, end)
-        if here is not None and 3 * len(here) < len(chunk.data):  # few: gathered
-            for start in range(0, len(here), step):
-                yield partial(_offer_some, vectors, asked, chunk, here[start : start + step])
+    for first, data in way.chunks:
+        end = first + len(data)
+        here = None if looked is None else _between(looked, first, end)
+        if here is not None and 3 * len(here) < len(data):  # few: gathered
+            for start in range(0, len(here), way.step):
+                rows = here[start : start + way.step]
+                yield partial(_offer_some, vectors, way, data, rows, rows - first)
             continue
-        for start in range(chunk.first, end, step):
-            yield partial(_offer_all, vectors, asked, chunk, slice(start, min(start + step, end)), here)
+        for start in range(first, end, way.step):
+            part = slice(start, min(start + way.step, end))
+            yield partial(_offer_all, vectors, way, data[part.start - first : part.stop - first], part, here)
 
 
 def _between(rows: Rows, start: int, stop: int) -> Rows:
     return rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
 
 
-def _offer_some(vectors: Vectors, asked: _Asked, chunk: Chunk, rows: Rows, race: _Race) -> None:
-    keys = _keys(vectors, asked, chunk.data[rows - chunk.first], rows)
+def _offer_some(vectors: Vectors, way: _Pass, data: Array, rows: Rows, places: Rows, race: _Race) -> None:
+    keys, errors = way.keys(np.take(data, places, axis=0, mode="clip"), rows)
     if len(vectors.odd):
         keys[:, np.isin(rows, vectors.odd, assume_unique=True)] = -np.inf
-    race.offer(keys, rows)
+    race.offer(keys, errors, rows)
 
 
-def _offer_all(vectors: Vectors, asked: _Asked, chunk: Chunk, part: slice, looked: Rows | None, race: _Race) -> None:
-    keys = _keys(vectors, asked, chunk.data[part.start - chunk.first : part.stop - chunk.first], part)
+def _offer_all(vectors: Vectors, way: _Pass, data: Array, part: slice, looked: Rows | None, race: _Race) -> None:
+    keys, errors = way.keys(data, part)
     if len(vectors.odd):
         keys[:, _between(vectors.odd, part.start, part.stop) - part.start] = -np.inf
     if looked is not None:
         off = np.ones(part.stop - part.start, np.bool_)
         off[_between(looked, part.start, part.stop) - part.start] = False
         keys[:, off] = -np.inf
-    race.offer(keys, part.start)
+    race.offer(keys, errors, part.start)
 
 
-def _keys(vectors: Vectors, asked: _Asked, data: Floats, rows: Rows | slice) -> Floats:
-    """(q, m) keys of the rows with these numbers, (m, d). Odd rows get any."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        keys = (data @ asked.scaled[0])[None] if len(asked.scaled) == 1 else asked.scaled @ data.T
+class _Pass(Protocol):
+    """A way to keys.
+
+    Attributes:
+        backend: its name.
+        chunks: first row and data of each part of what is read.
+        step: rows at a time.
+        has_threads: it keeps all cores busy by itself.
+    """
+
+    backend: str
+    chunks: Sequence[tuple[int, Array]]
+    step: int
+    has_threads: bool
+
+    def keys(self, data: Array, rows: Rows | slice) -> tuple[Floats, Doubles]:
+        """(q, m) keys of the m rows with these data, and (q,) what they are wrong by at most. Odd rows get any."""
+
+
+class _Floats:
+    """Keys from the numbers, by BLAS."""
+
+    backend = "float32-blas"
+
+    def __init__(self, vectors: Vectors, asked: _Asked) -> None:
+        self._vectors, self._asked = vectors, asked
+        self.chunks: Sequence[tuple[int, Array]] = [(chunk.first, chunk.data) for chunk in vectors.chunks]
+        self.has_threads = len(asked.exact) > _FEW
+        self.step = _ROWS_OF_MANY if self.has_threads else _ROWS
+        self._block = max(1, _BLOCK // max(1, vectors.dimension))
+        longest = 1.0 if asked.metric is Metric.COSINE else vectors.longest
+        self._errors = asked.rounding * (longest * asked.lengths + asked.halves)
+
+    def keys(self, data: Array, rows: Rows | slice) -> tuple[Floats, Doubles]:
+        asked = self._asked
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.has_threads:
+                keys = asked.scaled @ data.T
+            else:
+                keys = np.empty((len(asked.scaled), len(data)), np.float32)
+                for start in range(0, len(data), self._block):
+                    part = slice(start, start + self._block)
+                    for query, found in zip(asked.scaled, keys, strict=True):
+                        np.dot(data[part], query, out=found[part])
+            if asked.metric is Metric.COSINE:
+                keys *= self._vectors.inverses[rows]
+            elif asked.metric is Metric.L2:
+                keys -= asked.halves.astype(np.float32)[:, None] * self._vectors.halves[rows]
+        return keys, self._errors
+
+
+class _Coded:
+    """Keys from codes, by NumKong: wrong by what the codes of rows and of queries have lost."""
+
+    backend = "int8-numkong"
+    has_threads = False
+
+    def __init__(self, vectors: Vectors, asked: _Asked, codes: Codes) -> None:
+        self._vectors, self._asked = vectors, asked
+        self.chunks: Sequence[tuple[int, Array]] = [(0, codes.data)]
+        self.step = _ROWS
+        self._factors, self._errors = codes.scales, codes.errors
         if asked.metric is Metric.COSINE:
-            keys *= vectors.inverses[rows]
-        elif asked.metric is Metric.L2:
-            keys -= asked.halves[:, None] * vectors.halves[rows]
-    return keys
+            self._factors, self._errors = codes.relative(vectors)
+        self._queries, scales, lost = encoded(asked.scaled, asked.lengths)
+        self._scales, self._lost = scales[:, None], lost.astype(np.float64)
+
+    def keys(self, data: Array, rows: Rows | slice) -> tuple[Floats, Doubles]:
+        vectors, asked = self._vectors, self._asked
+        keys = products(data, self._queries)
+        keys *= self._factors[rows]
+        keys *= self._scales
+        longest = 1.0 if asked.metric is Metric.COSINE else vectors.longest
+        most = float(self._errors[rows].max())
+        if asked.metric is Metric.L2:
+            keys -= asked.halves.astype(np.float32)[:, None] * vectors.halves[rows]
+        rounding = asked.rounding * (longest * asked.lengths + asked.halves)
+        return keys, rounding + most * asked.lengths + (longest + most) * self._lost
 
 
 # --- float64 decides -----------------------------------------------------------------------------------------------
@@ -416,19 +498,47 @@ def scores_of(rows: Floats, queries: Doubles, metric: Metric) -> Doubles:
 
 def _winners(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Doubles]:
     """The k best pairs of each query and their scores, sorted by query, score and row."""
+    if len(pairs.rows) > 4 * asked.k * len(asked.exact):
+        pairs = _near(vectors, asked, pairs)
+    pairs, scores = _ranked(vectors, asked, pairs)
+    if asked.threshold is not None:
+        keep = scores <= asked.threshold if asked.metric.is_distance else scores >= asked.threshold
+        pairs, scores = pairs.at(keep), scores[keep]
+    return pairs, scores
+
+
+def _near(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> _Pairs:
+    """Without the pairs that cannot be as good as the k-th best of those that look best.
+
+    Before, a pair was in if its most reached the k-th best least: twice its error. Now once is all it can lack.
+    """
+    ranked, scores = _ranked(vectors, asked, pairs.at(_first_of_each(asked, pairs.queries, (-pairs.low,))))
+    ends = np.cumsum(np.bincount(ranked.queries, minlength=len(asked.exact)))
+    kth = np.where(asked.metric.is_distance, np.inf, -np.inf) * np.ones(len(ends))
+    full = np.diff(ends, prepend=0) == asked.k
+    kth[full] = scores[ends[full] - 1]
+    return pairs.at(pairs.high >= asked.floors(kth)[pairs.queries])
+
+
+def _ranked(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Doubles]:
+    """The k best pairs of each query by score, then row; and their scores."""
     scores = np.empty(len(pairs.rows))
     step = max(1, _AT_ONCE // max(1, vectors.dimension))
     for start in range(0, len(scores), step):
         part = slice(start, start + step)
         scores[part] = scores_of(vectors.take(pairs.rows[part]), asked.exact[pairs.queries[part]], asked.metric)
-    order = np.lexsort((pairs.rows, scores if asked.metric.is_distance else -scores, pairs.queries))
-    pairs, scores = pairs.at(order), scores[order]
-    counts = np.bincount(pairs.queries, minlength=len(asked.exact))
-    rank = np.arange(len(scores)) - (np.cumsum(counts) - counts)[pairs.queries]
-    keep = rank < asked.k
-    if asked.threshold is not None:
-        keep &= scores <= asked.threshold if asked.metric.is_distance else scores >= asked.threshold
-    return pairs.at(keep), scores[keep]
+    names = pairs.rows if vectors.ids is None else vectors.ids[pairs.rows]
+    best = _first_of_each(asked, pairs.queries, (names, scores if asked.metric.is_distance else -scores))
+    return pairs.at(best), scores[best]
+
+
+def _first_of_each(asked: _Asked, queries: Rows, keys: tuple[npt.NDArray[Any], ...]) -> Rows:
+    """The places of the first k of each query in the order of the last key, then those before it; sorted by query."""
+    order = np.lexsort((*keys, queries))
+    sorted_queries = queries[order]
+    counts = np.bincount(sorted_queries, minlength=len(asked.exact))
+    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[sorted_queries]
+    return order[rank < asked.k]
 
 
 def _best(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[list[Rows], list[Doubles]]:

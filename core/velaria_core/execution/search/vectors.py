@@ -44,13 +44,16 @@ class Vectors:
     Args:
         chunks: in order, together n rows.
         missing: (n,) true where the row or one of its numbers is NULL; None where none is.
+        ids: (n,) by which rows of equal score are put in order; None: by their place.
 
     Attributes:
         dimension: d, or 0 where no row says.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], dimension: int, missing: Mask | None = None) -> None:
-        self.chunks, self.dimension = tuple(chunks), dimension
+    def __init__(
+        self, chunks: Sequence[Chunk], dimension: int, missing: Mask | None = None, ids: Rows | None = None
+    ) -> None:
+        self.chunks, self.dimension, self.ids = tuple(chunks), dimension, ids
         self._missing = missing
         self._count = sum(len(chunk.data) for chunk in chunks)
         self._firsts = np.array([chunk.first for chunk in self.chunks], np.int64)
