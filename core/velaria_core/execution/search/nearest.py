@@ -527,8 +527,7 @@ def _ranked(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Dou
     for start in range(0, len(scores), step):
         part = slice(start, start + step)
         scores[part] = scores_of(vectors.take(pairs.rows[part]), asked.exact[pairs.queries[part]], asked.metric)
-    names = pairs.rows if vectors.ids is None else vectors.ids[pairs.rows]
-    best = _first_of_each(asked, pairs.queries, (names, scores if asked.metric.is_distance else -scores))
+    best = _first_of_each(asked, pairs.queries, (pairs.rows, scores if asked.metric.is_distance else -scores))
     return pairs.at(best), scores[best]
 
 

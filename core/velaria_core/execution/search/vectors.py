@@ -44,17 +44,19 @@ class Vectors:
     Args:
         chunks: in order, together n rows.
         missing: (n,) true where the row or one of its numbers is NULL; None where none is.
-        ids: (n,) by which rows of equal score are put in order; None: by their place.
+        norms: as the property gives them, where they are known.
 
     Attributes:
         dimension: d, or 0 where no row says.
     """
 
     def __init__(
-        self, chunks: Sequence[Chunk], dimension: int, missing: Mask | None = None, ids: Rows | None = None
+        self, chunks: Sequence[Chunk], dimension: int, missing: Mask | None = None, norms: Doubles | None = None
     ) -> None:
-        self.chunks, self.dimension, self.ids = tuple(chunks), dimension, ids
+        self.chunks, self.dimension = tuple(chunks), dimension
         self._missing = missing
+        if norms is not None:
+            self.__dict__["norms"] = norms
         self._count = sum(len(chunk.data) for chunk in chunks)
         self._firsts = np.array([chunk.first for chunk in self.chunks], np.int64)
 
@@ -129,6 +131,20 @@ class Vectors:
         norms = self.norms.copy()
         norms[self.odd] = 0
         return norms
+
+    def without(self, rows: Rows) -> Vectors:
+        """The same vectors, of which these rows, in order, are apart too. What is known about the others stays known.
+
+        Cost: O(n), 2 ms for a million.
+        """
+        made = Vectors(self.chunks, self.dimension)
+        made.__dict__ |= self.__dict__
+        made.__dict__["norms"] = norms = self.norms.copy()
+        norms[rows] = np.nan
+        apart, odd = self.apart, self.odd
+        made.__dict__["apart"] = together = np.insert(apart, np.searchsorted(apart, rows), rows)
+        made.__dict__["odd"] = together if len(odd) == len(apart) else np.union1d(odd, rows)
+        return made
 
     def take(self, rows: Rows) -> Floats:
         """(len(rows), d): the vectors at these rows, in any order."""
