@@ -100,9 +100,9 @@ class Corpus:
         leaves = []
         for number, leaf in enumerate(query.leaves):
             documents, times = self._listed(leaf, weights)
-            df = len(documents) if counted is None else int(np.count_nonzero(counted[documents]))
+            df = len(documents) if counted is None else int(np.count_nonzero(counted.take(documents)))
             if looked is not None:
-                stay = looked[documents]
+                stay = looked.take(documents)
                 documents, times = documents[stay], times[stay]
             idf = math.log(1 + (count - df + 0.5) / (df + 0.5)) if number in query.scored else 0.0
             leaves.append(_Listed(documents, times, idf))
@@ -147,7 +147,8 @@ class Corpus:
         sums = [0] * len(weights)
         for part, base in zip(self._parts, self._bases, strict=False):
             for column, lengths in enumerate(part.lengths):
-                kept = lengths if counted is None else lengths[counted[base : base + len(part)]]
+                # To multiply costs a twentieth of picking them out.
+                kept = lengths if counted is None else lengths * counted[base : base + len(part)]
                 sums[column] += int(kept.sum(dtype=np.int64))
         return count, sum(weight * one for weight, one in zip(weights, sums, strict=True)) / max(count, 1)
 
@@ -168,40 +169,61 @@ class Corpus:
         if not leaves:
             return _NONE
         rest = [*np.cumsum([one.most for one in leaves][::-1])[::-1].tolist(), 0.0]
-        scores = self._idle.pop() if self._idle else np.zeros(len(self), np.float32)
-        least = 0.0  # that many documents have this score already
-        found: list[Array] = []
-        read = 0
-        for one in leaves:
-            if least > rest[read]:
-                break
-            parts = _parts(one, one.times, lengths[one.documents], mean)
-            before = scores[one.documents]
-            new = before == 0
-            before += parts
-            scores[one.documents] = before
-            read += 1
-            least = max(least, _kth(before, k))
-            new &= before + np.float32(rest[read]) >= least
-            found.append(one.documents[new])
-        documents: Array = np.concatenate(found) if len(found) > 1 else found[0]
-        reached = scores[documents]
-        for one in leaves[:read]:
-            scores[one.documents] = 0
-        self._idle.append(scores)
-        if len(found) > 1:
-            least = max(least, _kth(reached, k))
+        first = leaves[0].documents.astype(np.intp)
+        reached = _parts(leaves[0], leaves[0].times, lengths.take(first), mean)
+        least = _kth(reached, k)  # k documents have this score already
+        read = 1
+        if least > rest[1]:
+            documents: Array = first
+        else:
+            documents, reached, least, read = self._together(first, reached, least, leaves, rest, k, lengths, mean)
         stay = reached + np.float32(rest[read]) >= least
         documents, reached = documents[stay], reached[stay]
-        if len(found) > 1:
-            order = np.argsort(documents)
-            documents, reached = documents[order], reached[order]
         for at, one in enumerate(leaves[read:], read + 1):
-            reached += _parts(one, one.times_at(documents), lengths[documents], mean)
+            reached += _parts(one, one.times_at(documents), lengths.take(documents), mean)
             least = max(least, _kth(reached, k))
             stay = reached + np.float32(rest[at]) >= least
             documents, reached = documents[stay], reached[stay]
         return documents
+
+    def _together(
+        self,
+        first: Array,
+        reached: Floats,
+        least: float,
+        leaves: Sequence[_Listed],
+        rest: Sequence[float],
+        k: int,
+        lengths: Floats,
+        mean: float,
+    ) -> tuple[Array, Floats, float, int]:
+        """Read leaves after the first as long as documents without those before may be among the best.
+
+        Returns:
+            The documents that may be, rising; their scores so far; a score that k documents have; how many were read.
+        """
+        scores = self._idle.pop() if self._idle else np.zeros(len(self), np.float32)
+        scores[first] = reached
+        touched, found = [first], [first]
+        read = 1
+        while read < len(leaves) and least <= rest[read]:
+            one = leaves[read]
+            documents = one.documents.astype(np.intp)
+            reached = scores.take(documents)
+            new = reached == 0
+            reached += _parts(one, one.times, lengths.take(documents), mean)
+            scores[documents] = reached
+            touched.append(documents)
+            read += 1
+            least = max(least, _kth(reached, k))
+            new &= reached + np.float32(rest[read]) >= least
+            found.append(documents[new])
+        documents = np.sort(np.concatenate(found))
+        reached = scores.take(documents)
+        for documents_of_one in touched:
+            scores[documents_of_one] = 0
+        self._idle.append(scores)
+        return documents, reached, max(least, _kth(reached, k)), read
 
     def _scores(self, documents: Array, leaves: Sequence[_Listed], weights: tuple[float, ...], mean: float) -> Doubles:
         """The scores of some documents, rising."""

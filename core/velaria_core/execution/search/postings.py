@@ -358,12 +358,13 @@ def within(values: Array, others: Array) -> Mask:
     """Which of some rising numbers are among others, rising too."""
     if not len(values) or not len(others):
         return np.zeros(len(values), np.bool_)
-    if len(values) * 16 < len(others):
+    size = int(max(values[-1], others[-1])) + 1
+    if len(values) * 16 < len(others) + size // 16:
         at = np.searchsorted(others, values)
         at[at == len(others)] = 0
         found: Mask = others[at] == values
         return found
-    known = np.zeros(int(max(values[-1], others[-1])) + 1, np.bool_)
+    known = np.zeros(size, np.bool_)
     known[others] = True
     return known[values]
 
