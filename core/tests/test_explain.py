@@ -112,6 +112,14 @@ QUERIES = {
         WITH t AS (SELECT customer, sum(amount) AS s FROM orders GROUP BY customer)
         SELECT a.customer FROM t a JOIN t b ON a.s < b.s
     """,
+    "search": """
+        SELECT id FROM orders KEYWORD SEARCH(city) QUERY 'rome OR os*' TOP_K 50
+        HYBRID SEARCH e QUERY '[1, 2]' METRIC dot TOP_K 3 SCORE_THRESHOLD 0.5
+    """.replace("orders", "(SELECT id, city, CAST([amount, customer] AS FLOAT[2]) AS e FROM orders)"),
+    "search_fused": """
+        SELECT id, hybrid_score FROM vectors KEYWORD SEARCH(city ^ 2) QUERY 'rome' ANALYZER standard
+        HYBRID SEARCH e QUERY '[1, 2]' TOP_K 3 FUSE WEIGHTED 0.25 CANDIDATES 20
+    """.replace("vectors", "(SELECT id, city, CAST([amount, customer] AS FLOAT[2]) AS e FROM orders)"),
     "event_time": "SELECT w, count(*) AS n FROM orders WINDOW BY ts EVERY 3600000 AS w GROUP BY w",
 }
 

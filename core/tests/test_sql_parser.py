@@ -418,7 +418,7 @@ def test_keyword_search(either: Judge | None) -> None:
     search = query.keyword_search
     assert isinstance(search, KeywordSearch)
     assert [column.sql() for column in search.columns] == ["title", "t.body"]
-    assert (search.query, search.top_k) == ("支付 failed", 10)
+    assert (search.query, search.top_k, search.weights, search.analyzer) == ("支付 failed", None, (1.0, 1.0), None)
     search = select("SELECT * FROM t KEYWORD SEARCH(a) QUERY $q TOP_K 3 ORDER BY 1 LIMIT 2", either).keyword_search
     assert search is not None
     assert isinstance(search.query, Parameter)

@@ -421,6 +421,38 @@ class DataflowSession:
         """How that search runs; see `DataFrame.explain_vector_search`."""
         return self.table(table).explain_vector_search(vector_column, query_vector, top_k, metric)
 
+    def keyword_search(
+        self, table: str, columns: str | Sequence[str] | Mapping[str, float], text: str, top_k: int = TOP_K
+    ) -> DataFrame:
+        """The rows of a table, view or file whose texts match best; see `DataFrame.keyword_search`."""
+        return self.table(table).keyword_search(columns, text, top_k)
+
+    def hybrid_search(
+        self,
+        table: str,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+        **fused: Any,
+    ) -> DataFrame:
+        """The rows of a table, view or file that a vector search, and with `text` a keyword search too, finds; see
+        `DataFrame.hybrid_search`, whose options `fused` are."""
+        return self.table(table).hybrid_search(vector_column, query_vector, top_k, metric, score_threshold, **fused)
+
+    def explain_hybrid_search(
+        self,
+        table: str,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+    ) -> str:
+        """How that vector search runs; see `DataFrame.explain_hybrid_search`."""
+        return self.table(table).explain_hybrid_search(vector_column, query_vector, top_k, metric, score_threshold)
+
     # --- SQL ------------------------------------------------------------------------------------------------
 
     def sql(self, text: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> DataFrame:

@@ -21,6 +21,8 @@ from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit, when
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators.hybrid_search import CONSTANTS, SCORES, Fusion
+from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.opaque import marker
 from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.relation import Relation
@@ -496,6 +498,36 @@ def _vector_search(draw: Draw, made: Made, other: Other) -> Made:
     return Made(op.Drop(node, (vector, searched)), both.kinds | {score: Kind.FLOAT})
 
 
+def _keyword_search(draw: Draw, made: Made, other: Other) -> Made:
+    texts = made.of(Kind.TEXT)
+    if not texts or KEYWORD_SCORE in made.kinds:
+        return _filter(draw, made, other)
+    names = draw(st.lists(st.sampled_from(texts), min_size=1, max_size=2, unique=True))
+    fields = tuple((name, draw(st.sampled_from([1.0, 2.0]))) for name in names)
+    query = draw(st.sampled_from(["a", "b 1", "+a -null", "数据", "s*", '"it s" OR é']))
+    node = op.KeywordSearch(made.node, fields, query, draw(st.integers(1, 5)), "standard")
+    return Made(node, made.kinds | {KEYWORD_SCORE: Kind.FLOAT})
+
+
+def _hybrid_search(draw: Draw, made: Made, other: Other) -> Made:
+    texts = made.of(Kind.TEXT)
+    if not texts or set(SCORES) & set(made.kinds):
+        return _filter(draw, made, other)
+    vector = made.fresh("v")
+    rows = _with_vector(draw, made, vector)
+    fields = ((draw(st.sampled_from(texts)), 1.0),)
+    query = draw(st.sampled_from(["a", "b 1", "-null 数据 é"]))
+    searched, metric = draw(st.sampled_from([(0.0, 0.0, 0.0), (1.0, -0.5, 2.0)])), draw(st.sampled_from(Metric))
+    threshold = draw(st.none() | st.sampled_from([1.0, -2.5]))
+    fusion = draw(st.sampled_from(Fusion))
+    counts = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    node = op.HybridSearch(
+        rows, fields, query, vector, 3, searched, metric, *counts, threshold, fusion, CONSTANTS[fusion], "standard"
+    )
+    ranks = {name: Kind.INT if name.endswith("rank") else Kind.FLOAT for name in SCORES}
+    return Made(op.Drop(node, (vector,)), made.kinds | ranks)
+
+
 def _scan(_draw: Draw, _made: Made, other: Other) -> Made:
     return other()
 
@@ -532,8 +564,10 @@ STEPS: dict[type[Node], Step] = {
     op.Except: _except,
     op.Explode: _explode,
     op.Filter: _filter,
+    op.HybridSearch: _hybrid_search,
     op.Intersect: _intersect,
     op.Join: _join,
+    op.KeywordSearch: _keyword_search,
     op.Limit: _limit,
     op.Opaque: _opaque,
     op.Pivot: _pivot,

@@ -24,8 +24,10 @@ from velaria_core.logical.operators import (
     Except,
     Explode,
     Filter,
+    HybridSearch,
     Intersect,
     Join,
+    KeywordSearch,
     Limit,
     Opaque,
     Pivot,
@@ -288,6 +290,28 @@ def _watermark(node: Watermark) -> Details:
     }
 
 
+def _keyword_search(node: KeywordSearch) -> Details:
+    return {
+        "columns": _bracketed(f"{name}^{weight:g}" for name, weight in node.fields),
+        "query": str(node.query),
+        "analyzer": node.analyzer,
+        "top_k": str(node.top_k),
+    }
+
+
+def _hybrid_search(node: HybridSearch) -> Details:
+    return {
+        "columns": _bracketed(f"{name}^{weight:g}" for name, weight in node.fields),
+        "query": node.text,
+        "column": node.column,
+        "metric": node.metric,
+        "fusion": node.fusion,
+        "constant": f"{node.constant:g}",
+        "top_k": str(node.top_k),
+        "candidates": str(node.candidates),
+    }
+
+
 def _vector_search(node: VectorSearch) -> Details:
     return {
         "column": node.column,
@@ -333,8 +357,10 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Except: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
     Explode: Facts(FUSED, False, _ROW_WISE, _explode),
     Filter: Facts(FUSED, False, _ROW_WISE, lambda node: {"predicate": listed([node.predicate])}),
+    HybridSearch: Facts("Search", True, "how a row ranks depends on all rows", _hybrid_search),
     Intersect: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
     Join: Facts("Join", None, "rows of two inputs are matched", _join),
+    KeywordSearch: Facts("Search", True, "what a match is worth depends on all rows", _keyword_search),
     Limit: Facts("Limit", False, "stops its input when it has its rows", _limit),
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),

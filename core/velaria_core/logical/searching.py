@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from velaria_core.contract.modes import Metric
-from velaria_core.errors import SqlSemanticError
+from velaria_core.errors import SqlSemanticError, did_you_mean
+from velaria_core.logical.bm25 import check_weights
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Rename, VectorSearch
+from velaria_core.logical.operators import HybridSearch, KeywordSearch, Rename, VectorSearch
+from velaria_core.logical.operators.hybrid_search import CONSTANTS, SCORES, Fusion
+from velaria_core.logical.operators.keyword_search import ANALYZER
+from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.similarity import vector_of
 from velaria_core.types import type_name
@@ -103,6 +107,84 @@ def vector_search_each(
     )
 
 
+def keyword_search(
+    node: Node,
+    fields: Mapping[str, float],
+    query: Any,
+    type_of: TypeOf,
+    *,
+    top_k: Any = TOP_K,
+    analyzer: str = ANALYZER,
+) -> KeywordSearch:
+    """The rows of `node` whose texts match a query best.
+
+    Args:
+        fields: columns of the node, with what a word in each weighs.
+
+    Raises:
+        SqlSemanticError[search.not_text, search.top_k, search.score_column].
+        InputError[search.query, search.weight, search.analyzer, search.analyzer_missing].
+    """
+    refuse_scores(node, KEYWORD_SCORE)
+    for name in fields:
+        require_text(type_of(node, name), name)
+    if not isinstance(query, str):
+        raise SqlSemanticError("search.query", f"a keyword query is text, not a {type(query).__name__}")
+    check_weights(fields)
+    made = KeywordSearch(node, tuple(fields.items()), query, count_of(top_k), analyzer)
+    made.query  # noqa: B018 -- reading it tells of errors now
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """How a keyword search and a vector search are fused, as a user says it.
+
+    Attributes:
+        constant: k of rrf or alpha of weighted; None takes the usual.
+        candidates: rows that each search gives; None is ten times as many as are wanted, and at least 100.
+    """
+
+    fusion: str = Fusion.RRF
+    constant: float | None = None
+    candidates: Any = None
+
+
+def hybrid_search(keywords: KeywordSearch, vectors: VectorSearch, fused: Fused) -> HybridSearch:
+    """Both searches, which are of the same rows, as one that fuses their rankings.
+
+    Raises:
+        SqlSemanticError[search.fusion, search.constant, search.top_k, search.score_column].
+    """
+    refuse_scores(keywords.input, *SCORES)
+    assert vectors.vector is not None, "one vector is searched for"
+    try:
+        fusion = Fusion(fused.fusion.lower())
+    except ValueError:
+        hint = did_you_mean(fused.fusion, list(Fusion), "fusions")
+        raise SqlSemanticError("search.fusion", f'no fusion "{fused.fusion}"', hint=hint) from None
+    constant = CONSTANTS[fusion] if fused.constant is None else fused.constant
+    if not 0 <= constant <= (math.inf if fusion is Fusion.RRF else 1) or constant == math.inf:
+        told = "k of rrf is a number of at least 0" if fusion is Fusion.RRF else "alpha is a number from 0 to 1"
+        raise SqlSemanticError("search.constant", f"{told}, not {constant}")
+    candidates = max(10 * vectors.top_k, 100) if fused.candidates is None else count_of(fused.candidates)
+    return HybridSearch(
+        keywords.input,
+        keywords.fields,
+        keywords.text,
+        vectors.column,
+        len(vectors.vector),
+        vectors.vector,
+        vectors.metric,
+        vectors.top_k,
+        candidates,
+        vectors.threshold,
+        fusion,
+        constant,
+        keywords.analyzer,
+    )
+
+
 def count_of(top_k: Any) -> int:
     """How many rows are asked for.
 
@@ -144,6 +226,17 @@ def vector_length(kind: pa.DataType, column: str) -> int | None:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         hint += f"; text such as '[1, 2, 3]' becomes one by CAST({column} AS FLOAT[3])"
     raise SqlSemanticError("search.not_a_vector", f'"{column}" is {type_name(kind)}, which is no vector', hint=hint)
+
+
+def require_text(kind: pa.DataType, column: str) -> None:
+    """A column of this type has words.
+
+    Raises:
+        SqlSemanticError[search.not_text].
+    """
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        hint = f"CAST({column} AS VARCHAR) makes a text of it"
+        raise SqlSemanticError("search.not_text", f'"{column}" is {type_name(kind)}, which is no text', hint=hint)
 
 
 def _mismatch(one: str, length: int | None, other: str, other_length: int | None) -> SqlSemanticError:

@@ -23,11 +23,13 @@ from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ALL, JoinKind
 from velaria_core.logical.operators.apply_in_batches import function_name
+from velaria_core.logical.operators.hybrid_search import Fusion
 from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1
 _NODES: Final = {operator.__name__: operator for operator in ALL}
 _ENUMS: Final[Mapping[str, type[Enum]]] = {
+    "Fusion": Fusion,
     "JoinKind": JoinKind,
     "Late": Late,
     "Metric": Metric,

@@ -201,10 +201,16 @@ def compile_steps(
 
 
 def _between(root: Node, inputs: Sequence[Node]) -> list[Node]:
-    """The nodes from a root down to the inputs, without these."""
-    if any(root is one for one in inputs):
-        return []
-    return [root, *(node for child in root.inputs for node in _between(child, inputs))]
+    """The nodes from a root down to the inputs, each once, without these."""
+    found: dict[int, Node] = {}
+    ends = {id(one) for one in inputs}
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if id(node) not in ends and id(node) not in found:
+            found[id(node)] = node
+            pending.extend(node.inputs)
+    return list(found.values())
 
 
 def _continues(node: Node, uses: Counter[int], whole: Container[int] = ()) -> bool:

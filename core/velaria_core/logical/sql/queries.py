@@ -18,7 +18,7 @@ What sqlglot makes of the window table functions, for the binder (each is the `t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,6 +42,7 @@ from velaria_core.logical.similarity import metric_named
 from velaria_core.logical.sql.durations import NotADuration, is_unit, milliseconds
 from velaria_core.logical.sql.statements import (
     Emit,
+    Fuse,
     HybridSearch,
     KeywordSearch,
     Parameter,
@@ -405,16 +406,35 @@ def _window_by(source: Source, cursor: Cursor) -> WindowBy:
 def _keyword_search(source: Source, cursor: Cursor) -> KeywordSearch:
     start = cursor.expect("KEYWORD")
     cursor.expect("SEARCH", "(", after="KEYWORD")
-    columns = [_column(cursor, "a text column")]
-    while cursor.accept(","):
+    columns: list[exp.Column] = []
+    weights: list[float] = []
+    while not columns or cursor.accept(","):
         columns.append(_column(cursor, "a text column"))
+        weights.append(_number(cursor, "^") if cursor.accept("^") else 1.0)
     cursor.expect(")", after="the columns of KEYWORD SEARCH")
     cursor.expect("QUERY", after="the columns of KEYWORD SEARCH")
     query = _text(source, cursor, "the words to search for, in single quotes")
-    top_k: int | Parameter = TOP_K
-    if cursor.accept("TOP_K"):
-        top_k = _count(source, cursor)
-    return KeywordSearch(tuple(columns), query, top_k, span(start, cursor.previous()))
+    query_span = query.span if isinstance(query, Parameter) else span(cursor.previous())
+    top_k: int | Parameter | None = None
+    analyzer: str | None = None
+    for option in _options(source, cursor, ("TOP_K", "ANALYZER")):
+        if option == "TOP_K":
+            top_k = _count(source, cursor)
+        else:
+            analyzer = str(cursor.next().text) if cursor.sees_string() else str(cursor.name("an analyzer").text)
+    where = span(start, cursor.previous())
+    return KeywordSearch(tuple(columns), query, query_span, top_k, where, tuple(weights), analyzer)
+
+
+def _options(source: Source, cursor: Cursor, known: Iterable[str]) -> Iterator[str]:
+    """The words of options that follow, each once, in any order; the caller reads what comes after each."""
+    given: set[str] = set()
+    while (token := cursor.peek()) is not None and (option := word(token)) in known:
+        cursor.next()
+        if option in given:
+            raise SqlSyntaxError("sql.clause_order", f"{option} is given twice", place=span(token).place(source.text))
+        given.add(option)
+        yield option
 
 
 def _hybrid_search(source: Source, cursor: Cursor) -> HybridSearch:
@@ -427,20 +447,40 @@ def _hybrid_search(source: Source, cursor: Cursor) -> HybridSearch:
     metric = Metric.COSINE
     top_k: int | Parameter = TOP_K
     threshold: float | Parameter | None = None
-    given: set[str] = set()
-    while (token := cursor.peek()) is not None and word(token) in {"METRIC", "TOP_K", "SCORE_THRESHOLD"}:
-        option = word(cursor.next())
-        if option in given:
-            raise SqlSyntaxError("sql.clause_order", f"{option} is given twice", place=span(token).place(source.text))
-        given.add(option)
+    fusion: tuple[str, float | None, Span] | None = None
+    candidates: int | Parameter | None = None
+    for option in _options(source, cursor, ("METRIC", "TOP_K", "SCORE_THRESHOLD", "FUSE", "CANDIDATES")):
         match option:
+            case "FUSE":
+                fusion = _fusion(cursor)
+            case "CANDIDATES":
+                candidates = _count(source, cursor, after="CANDIDATES")
             case "METRIC":
                 metric = _metric(cursor)
             case "TOP_K":
                 top_k = _count(source, cursor)
             case _:
                 threshold = _parameter(source, cursor) or _number(cursor, "SCORE_THRESHOLD")
-    return HybridSearch(column, query, query_span, metric, top_k, threshold, span(start, cursor.previous()))
+    where = span(start, cursor.previous())
+    fuse = None
+    if fusion is not None:
+        fuse = Fuse(*fusion[:2], candidates, fusion[2])
+    elif candidates is not None:
+        raise SqlSyntaxError(
+            "sql.syntax",
+            "CANDIDATES are of searches that are fused",
+            hint="add FUSE RRF",
+            place=where.place(source.text),
+        )
+    return HybridSearch(column, query, query_span, metric, top_k, threshold, where, fuse)
+
+
+def _fusion(cursor: Cursor) -> tuple[str, float | None, Span]:
+    """`RRF`, `RRF 60`, `WEIGHTED 0.3`."""
+    name = cursor.name("RRF or WEIGHTED after FUSE")
+    token = cursor.peek()
+    constant = _number(cursor, str(name.text)) if token is not None and token.token_type == TokenType.NUMBER else None
+    return str(name.text), constant, span(name, cursor.previous())
 
 
 def _query_vector(source: Source, cursor: Cursor) -> tuple[str | Parameter | exp.Column, Span]:
@@ -546,13 +586,13 @@ def _text(source: Source, cursor: Cursor, what: str) -> str | Parameter:
     return parameter
 
 
-def _count(source: Source, cursor: Cursor) -> int | Parameter:
+def _count(source: Source, cursor: Cursor, after: str = "TOP_K") -> int | Parameter:
     parameter = _parameter(source, cursor)
     if parameter is not None:
         return parameter
     token = cursor.peek()
     if token is None or token.token_type != TokenType.NUMBER or not token.text.isdigit() or int(token.text) == 0:
-        raise cursor.expected("a whole number of at least 1", after="TOP_K")
+        raise cursor.expected("a whole number of at least 1", after=after)
     return int(cursor.next().text)
 
 

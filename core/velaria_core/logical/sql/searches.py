@@ -10,12 +10,26 @@ from typing import Protocol
 import pyarrow as pa
 from sqlglot import exp
 
-from velaria_core.errors import Place, SqlSemanticError
+from velaria_core.errors import InputError, Place, SqlSemanticError
+from velaria_core.logical import operators
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators.hybrid_search import SCORES
+from velaria_core.logical.operators.keyword_search import ANALYZER
+from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.scope import Entry, Scope, place_of
-from velaria_core.logical.searching import Wanted, vector_length, vector_search, vector_search_each
-from velaria_core.logical.sql.statements import HybridSearch
+from velaria_core.logical.searching import (
+    TOP_K,
+    Fused,
+    Wanted,
+    hybrid_search,
+    keyword_search,
+    require_text,
+    vector_length,
+    vector_search,
+    vector_search_each,
+)
+from velaria_core.logical.sql.statements import HybridSearch, KeywordSearch
 
 
 class SearchedTables(Protocol):
@@ -53,6 +67,56 @@ def bind_vector_search(
     return found, _with_entries(scope, Entry(clause.query.table, shown), Entry(None, ((SCORE, SCORE),)))
 
 
+def bind_keyword_search(
+    clause: KeywordSearch, node: Node, scope: Scope, tables: SearchedTables, text: str
+) -> tuple[Node, Scope]:
+    """The rows that a KEYWORD SEARCH clause finds, and the names in scope then. Raises as `bind_vector_search`."""
+    columns = [_column(tree, scope, text) for tree in clause.columns]
+    fields = {column.name: weight for column, weight in zip(columns, clause.weights, strict=True)}
+    for column in columns:
+        with _placed({"search.not_text": column.place}, clause.span.place(text)):
+            require_text(tables.type_of(node, column.name), column.name)
+    with _placed({"search.query": clause.query_span.place(text)}, clause.span.place(text)):
+        found = keyword_search(
+            node,
+            fields,
+            clause.query,
+            tables.type_of,
+            top_k=TOP_K if clause.top_k is None else clause.top_k,
+            analyzer=clause.analyzer or ANALYZER,
+        )
+    return found, _with_entries(scope, Entry(None, ((KEYWORD_SCORE, KEYWORD_SCORE),)))
+
+
+def bind_fused_search(
+    keywords: KeywordSearch, vectors: HybridSearch, node: Node, scope: Scope, tables: SearchedTables, text: str
+) -> tuple[Node, Scope]:
+    """The rows that both clauses find, their rankings fused, and the names in scope then.
+
+    Raises:
+        SqlSemanticError[search.queries]: a table of queries is searched for.
+        SqlSemanticError, InputError: as the two clauses.
+    """
+    assert vectors.fuse is not None, "the clause says how to fuse"
+    by_words, _ = bind_keyword_search(keywords, node, scope, tables, text)
+    by_vector, _ = bind_vector_search(vectors, node, scope, tables, text)
+    assert isinstance(by_words, operators.KeywordSearch)
+    assert isinstance(by_vector, operators.VectorSearch)
+    fuse = vectors.fuse
+    with _placed({}, fuse.span.place(text)):
+        if by_vector.vector is None:
+            raise SqlSemanticError("search.queries", "a table of queries has no words to fuse with")
+        if keywords.top_k is not None:
+            raise SqlSemanticError(
+                "search.candidates",
+                "fused searches have one TOP_K, that of HYBRID SEARCH",
+                hint="CANDIDATES n says how many rows each of them gives",
+                place=keywords.span.place(text),
+            )
+        found = hybrid_search(by_words, by_vector, Fused(fuse.fusion, fuse.constant, fuse.candidates))
+    return found, _with_entries(scope, Entry(None, tuple((name, name) for name in SCORES)))
+
+
 class _Column:
     """A column that a clause names, and where."""
 
@@ -80,6 +144,7 @@ def _with_entries(scope: Scope, *entries: Entry) -> Scope:
 def _placed(places: dict[str, Place | None], otherwise: Place) -> Iterator[None]:
     try:
         yield
-    except SqlSemanticError as error:
+    except InputError as error:
+        error.place = places.get(error.code) if error.code == "search.query" else error.place
         error.place = error.place or places.get(error.code) or otherwise
         raise

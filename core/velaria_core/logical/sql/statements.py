@@ -67,11 +67,30 @@ class WindowBy:
 
 @dataclass(frozen=True, slots=True)
 class KeywordSearch:
-    """`KEYWORD SEARCH(columns) QUERY query [TOP_K top_k]`: the best rows by BM25 and their keyword_score."""
+    """`KEYWORD SEARCH(column [^ weight], ...) QUERY query [TOP_K top_k] [ANALYZER name]`: the best rows by BM25.
+
+    `top_k` and `analyzer` are None where they are not written.
+    """
 
     columns: tuple[exp.Column, ...]
     query: str | Parameter
-    top_k: int | Parameter
+    query_span: Span
+    top_k: int | Parameter | None
+    span: Span
+    weights: tuple[float, ...] = ()
+    analyzer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse:
+    """`FUSE RRF [k] | FUSE WEIGHTED [alpha]` and `CANDIDATES n` of a HYBRID SEARCH after a KEYWORD SEARCH.
+
+    Both search the same rows then, and their rankings are fused.
+    """
+
+    fusion: str
+    constant: float | None
+    candidates: int | Parameter | None
     span: Span
 
 
@@ -90,6 +109,7 @@ class HybridSearch:
     top_k: int | Parameter
     score_threshold: float | Parameter | None
     span: Span
+    fuse: Fuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
