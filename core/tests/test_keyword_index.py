@@ -262,6 +262,9 @@ def test_a_row_is_added_once(engine: Engine) -> None:
 def test_a_search_that_the_index_cannot_answer_is_refused(engine: Engine) -> None:
     index = index_of(engine, TEXTS)
     with pytest.raises(InputError) as caught:
+        index.search(keyword_query("a", STANDARD), 0)
+    assert caught.value.code == "search.top_k"
+    with pytest.raises(InputError) as caught:
         index.search(keyword_query("a", analyzer("english")), 5)
     assert caught.value.code == "search.analyzer"
     with pytest.raises(InputError) as caught:
@@ -292,7 +295,7 @@ def test_a_folder_holds_only_what_the_index_is_made_of(engine: Engine, tmp_path:
     (tmp_path / "part-000009.bin").write_bytes(b"of a crash")
     index.merge()
     index.save(tmp_path, "epoch 4")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-000003.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-000010.bin"]
     assert KeywordIndex.open(tmp_path).token == "epoch 4"
 
 
@@ -304,6 +307,34 @@ def test_an_index_that_is_open_outlives_its_files(engine: Engine, tmp_path: Path
     other.save(tmp_path)
     query = keyword_query("night train", STANDARD)
     assert opened.search(query, 9).rows.tolist() == other.search(query, 9).rows.tolist()
+
+
+def test_an_index_built_anew_takes_no_file_from_one_that_is_open(engine: Engine, tmp_path: Path) -> None:
+    query = keyword_query("night train", STANDARD)
+    saved(engine, tmp_path)
+    opened = KeywordIndex.open(tmp_path)
+    before = opened.search(query, 9).scores.tolist()
+    index_of(engine, {1: one("a")}).save(tmp_path)
+    assert opened.search(query, 9).scores.tolist() == before
+    assert len(KeywordIndex.open(tmp_path)) == 1
+
+
+def test_an_index_is_saved_whole_into_another_folder(engine: Engine, tmp_path: Path) -> None:
+    index = saved(engine, tmp_path / "one")
+    index.save(tmp_path / "other")
+    assert len(KeywordIndex.open(tmp_path / "other")) == len(index)
+    index.add(engine, np.array([100]), table([one("lisbon")]))
+    index.save(tmp_path / "one")
+    assert len(KeywordIndex.open(tmp_path / "one")) == len(index)
+
+
+def test_long_texts_are_made_into_several_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyword_index, "_PART_BYTES_MAX", 100)
+    monkeypatch.setattr(keyword_index, "_MERGED_ROWS_MAX", 0)
+    index = index_of(engine, TEXTS)
+    assert index.parts > 1
+    query = keyword_query("night train", STANDARD)
+    assert holds(index.search(query, 9), expected(TEXTS, WEIGHTS[0], query), 9)
 
 
 def test_a_save_that_fails_leaves_the_index_as_it_was(

@@ -26,12 +26,12 @@ _CHUNK: Final = 1 << 22
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Write one-dimensional arrays, and wait until they are on disk.
+    """Write one-dimensional arrays into a new file, and wait until they are on disk.
 
     Returns:
         The checksum of the file.
     Raises:
-        OSError: the file may be there in part.
+        OSError: there is a file of this name, or this one is there in part.
     """
     told: dict[str, dict[str, Any]] = {
         name: {"type": _kind(array), "count": len(array)} for name, array in arrays.items()
@@ -44,7 +44,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> int:
         told[name]["at"] = at
         at += array.nbytes
     header = json.dumps(told).encode()
-    with open(path, "wb") as stream:
+    with open(path, "xb") as stream:
         stream.write(_MAGIC + len(header).to_bytes(8, "little") + header)
         for name, array in arrays.items():
             stream.seek(told[name]["at"])

@@ -38,10 +38,12 @@ VERSION: Final = 1
 """Of the folder, and of the terms that analyzers make: an index that would be cut differently today is another."""
 MANIFEST: Final = "manifest.json"
 
+# What is made into a part at a time: 20 bytes of memory for each of text.
 _PART_ROWS_MAX: Final = 1 << 20
+_PART_BYTES_MAX: Final = 1 << 27
 # Above this, parts are merged only when asked: it takes seconds.
 _MERGED_ROWS_MAX: Final = 1 << 17
-_FILE: Final = re.compile(r"(part|deleted)-\d+\.bin")
+_FILE: Final = re.compile(r"(?:part|deleted)-(\d+)\.bin")
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class KeywordIndex:
         self.token = ""
         """What the last save was told: how far the table was."""
         self._parts: list[_Part] = []
-        self._next = 1
+        self._folder: Path | None = None
         self._lock = threading.Lock()
         self._corpus: Corpus | None = None
 
@@ -107,10 +109,13 @@ class KeywordIndex:
             allowed: the row ids that may be found, rising; None is all.
             over_allowed: whether the statistics are of the allowed rows, or of all.
         Raises:
+            InputError[search.top_k]: k is less than 1.
             InputError[search.analyzer]: the query was made with another analyzer.
             InputError[search.column]: a weight is of no column of the index.
             InputError[search.weight]: a weight is no positive number.
         """
+        if k < 1:
+            raise InputError("search.top_k", f"top_k is {k}", hint="ask for at least 1 row")
         if query.analyzer != self.analyzer.name:
             raise InputError(
                 "search.analyzer",
@@ -155,9 +160,11 @@ class KeywordIndex:
         if not np.array_equal(order, np.arange(len(order))):
             texts = texts.take(pa.array(order))
         columns = [texts.column(name).cast(pa.string()) for name in self.columns]
+        size = sum(column.nbytes for column in columns)
+        step = max(1, min(_PART_ROWS_MAX, len(rows) * _PART_BYTES_MAX // max(size, 1)))
         made = []
-        for start in range(0, len(rows), _PART_ROWS_MAX):
-            some = sorted_rows[start : start + _PART_ROWS_MAX]
+        for start in range(0, len(rows), step):
+            some = sorted_rows[start : start + step]
             postings = posted(engine, self.analyzer, some, [one.slice(start, len(some)) for one in columns])
             made.append(_Part(postings, np.ones(len(some), np.bool_)))
         with self._lock:
@@ -217,14 +224,18 @@ class KeywordIndex:
         Raises:
             ExternalError[disk.full, file.forbidden, file.io]: the folder holds the index as it was.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         with outside(f"writing the keyword index {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
+            if folder != self._folder:
+                for part in self._parts:
+                    part.file = part.deleted = None
+                self._folder = folder
             for part in self._parts:
                 if part.file is None:
-                    part.file = self._written(folder, "part", part.postings.arrays())
+                    part.file = _written(folder, "part", part.postings.arrays())
                 if part.deleted is None and not part.kept.all():
-                    part.deleted = self._written(folder, "deleted", {"documents": np.flatnonzero(~part.kept)})
+                    part.deleted = _written(folder, "deleted", {"documents": np.flatnonzero(~part.kept)})
             sync_folder(folder)
             told = {
                 "format": FORMAT,
@@ -233,21 +244,13 @@ class KeywordIndex:
                 "columns": list(self.columns),
                 "token": token,
                 "rows": len(self),
-                "next_file": self._next,
                 "parts": [{"postings": part.file, "deleted": part.deleted} for part in self._parts],
             }
             replace_file(folder / MANIFEST, _signed(told))
             self.token = token
             named = {one["file"] for part in self._parts for one in (part.file, part.deleted) if one is not None}
-            for path in folder.iterdir():
-                if _FILE.fullmatch(path.name) and path.name not in named:
-                    path.unlink()
-
-    def _written(self, folder: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-        path = folder / f"{kind}-{self._next:06}.bin"
-        self._next += 1
-        found = write_arrays(path, arrays)
-        return {"file": path.name, "bytes": path.stat().st_size, "crc32": found}
+            for name in _files(folder).keys() - named:
+                (folder / name).unlink()
 
     @staticmethod
     def open(folder: str | Path) -> KeywordIndex:
@@ -259,12 +262,12 @@ class KeywordIndex:
             StateError[search.index_damaged]: a file is missing or has other content than was written.
             ExternalError[file.forbidden, file.io]: it cannot be read.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         with outside(f"reading the keyword index {folder}"):
             try:
                 told = _read_manifest(folder)
                 made = KeywordIndex(told["columns"], told["analyzer"])
-                made.token, made._next = told["token"], told["next_file"]
+                made.token, made._folder = told["token"], folder
                 made._parts = [_opened(folder, one, len(made.columns)) for one in told["parts"]]
             except FileNotFoundError as error:
                 _damaged(folder, f"{Path(error.filename).name} is missing")
@@ -289,7 +292,19 @@ def _merged(parts: Sequence[_Part]) -> _Part:
     return _Part(postings, np.ones(len(postings), np.bool_))
 
 
-# --- the manifest -------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """The files of an index by name, and their numbers."""
+    return {path.name: int(found[1]) for path in folder.iterdir() if (found := _FILE.fullmatch(path.name))}
+
+
+def _written(folder: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """A new file, of a name that none in the folder has: others may have it mapped."""
+    path = folder / f"{kind}-{max(_files(folder).values(), default=0) + 1:06}.bin"
+    found = write_arrays(path, arrays)
+    return {"file": path.name, "bytes": path.stat().st_size, "crc32": found}
 
 
 def _signed(told: Mapping[str, Any]) -> bytes:
@@ -330,6 +345,8 @@ def _opened(folder: Path, told: Mapping[str, Any], columns: int) -> _Part:
 
 def _checked(folder: Path, told: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     path = folder / told["file"]
+    if not _FILE.fullmatch(told["file"]):
+        raise ValueError(f"{told['file']} is no file of an index")
     if path.stat().st_size != told["bytes"] or checksum(path) != told["crc32"]:
         raise ValueError(f"{path.name} is not as it was written")
     return read_arrays(path)
