@@ -55,6 +55,7 @@ def by_engine(engine: Engine, name: str, column: list[str | None]) -> list[list[
     ("name", "text", "words"),
     [
         ("standard", "The Night-Train, 42!", "the night train 42"),
+        ("standard", 'It\'s (a): b; "c", d. e-f', "it s a b c d e f"),
         ("standard", "Crème BRÛLÉE", "creme brulee"),
         ("standard", "ΛΌΓΟΣ λόγος", "λογοσ λογοσ"),
         ("standard", "\u0130stanbul", "istanbul"),

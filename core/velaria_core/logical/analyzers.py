@@ -40,6 +40,8 @@ _CJK: Final = (
 )
 # Where accents are ornaments of a letter. In other scripts marks are vowels, and words differ by nothing else.
 _ACCENTED: Final = "0-\u052f\u1e00-\u1fff"
+# What ends most words. Last the hyphen, which in a class means itself there.
+_PUNCTUATION: Final = ",.()'\":;-"
 _WIDE: Final = "".join(map(chr, [*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)]))
 _NARROW: Final = "".join(chr(ord(ch) - 0xFEE0) for ch in _WIDE)
 # Lower case as the engine has it, one letter for one, and one sigma.
@@ -182,9 +184,15 @@ def _standard_sql(text: str, stem: Callable[[str], str] | None = None) -> str:
 
 
 def _unless_ascii(text: str, other: str) -> str:
-    # Most texts hold ASCII alone, and cost a quarter then.
-    ascii_words = f"regexp_extract_all(lower({text}), '[a-z0-9]+')"
-    return f"CASE WHEN strlen({text}) = length({text}) THEN {ascii_words} ELSE {other} END"
+    """The terms where they are words of ASCII: most texts are such, and `other` costs eight times as much."""
+    spaced = f"lower({text})"
+    for sign in _PUNCTUATION:
+        spaced = f"replace({spaced}, {literal(sign)}, ' ')"
+    return (
+        f"CASE WHEN NOT regexp_matches({text}, {literal(f'[^A-Za-z0-9 {_PUNCTUATION}]')}) "
+        f"THEN list_filter(string_split({spaced}, ' '), lambda t: t <> '') "
+        f"WHEN strlen({text}) = length({text}) THEN regexp_extract_all(lower({text}), '[a-z0-9]+') ELSE {other} END"
+    )
 
 
 def singular(word: str) -> str:
