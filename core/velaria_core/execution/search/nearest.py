@@ -34,8 +34,9 @@ _LEAST: Final = np.finfo(np.float32).min
 _AT_ONCE: Final = 1 << 20  # numbers that are scored together
 _FEW: Final = 8  # queries that are done one by one: more are faster as a product of matrices
 _ROWS: Final = 16384  # at a time: their keys fit the cache, and what Python adds is little
-_ROWS_OF_MANY: Final = 2048
+_KEYS_OF_MANY: Final = 1 << 20
 _FIRST_ROWS: Final = 2048
+_UNEVENNESS: Final = 1e-6
 # OpenBLAS does a product of a matrix and a vector of fewer numbers on the thread that asks, and that is what is
 # wanted: its own threads wait for each other by spinning, which costs hundreds of times more on a busy machine.
 _BLOCK: Final = 7 << 16
@@ -270,8 +271,9 @@ class _Race:
             queries = np.zeros(len(places), np.int64)
             found = keys[0, places].astype(np.float64)
         else:
-            queries, places = np.nonzero(keys >= reach[:, None])
-            found = keys[queries, places].astype(np.float64)
+            flat = np.flatnonzero(keys >= reach[:, None])
+            queries, places = np.divmod(flat, keys.shape[1])
+            found = keys.reshape(-1)[flat].astype(np.float64)
         if len(places) == 0:
             return
         wrong = errors[queries]
@@ -418,23 +420,29 @@ class _Floats:
         self._vectors, self._asked = vectors, asked
         self.chunks: Sequence[tuple[int, Array]] = [(chunk.first, chunk.data) for chunk in vectors.chunks]
         self.has_threads = len(asked.exact) > _FEW
-        self.step = _ROWS_OF_MANY if self.has_threads else _ROWS
+        self.step = _ROWS if not self.has_threads else max(256, _KEYS_OF_MANY // len(asked.exact))
         self._block = max(1, _BLOCK // max(1, vectors.dimension))
+        # Where norms are 1 but for rounding, as those of most embeddings are, they are part of the error instead.
+        self._even = asked.metric is Metric.COSINE and vectors.unevenness < _UNEVENNESS
         longest = 1.0 if asked.metric is Metric.COSINE else vectors.longest
         self._errors = asked.rounding * (longest * asked.lengths + asked.halves)
+        if self._even:
+            self._errors += 2 * vectors.unevenness * asked.lengths
+        self._keys = np.empty(self.step * len(asked.exact) if self.has_threads else 0, np.float32)
 
     def keys(self, data: Array, rows: Rows | slice) -> tuple[Floats, Doubles]:
         asked = self._asked
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.has_threads:
-                keys = asked.scaled @ data.T
+            if self.has_threads:  # one array for all: a new one is paid for page by page
+                keys = self._keys[: len(data) * len(asked.exact)].reshape(len(asked.exact), len(data))
+                np.matmul(asked.scaled, data.T, out=keys)
             else:
                 keys = np.empty((len(asked.scaled), len(data)), np.float32)
                 for start in range(0, len(data), self._block):
                     part = slice(start, start + self._block)
                     for query, found in zip(asked.scaled, keys, strict=True):
                         np.dot(data[part], query, out=found[part])
-            if asked.metric is Metric.COSINE:
+            if asked.metric is Metric.COSINE and not self._even:
                 keys *= self._vectors.inverses[rows]
             elif asked.metric is Metric.L2:
                 keys -= asked.halves.astype(np.float32)[:, None] * self._vectors.halves[rows]

@@ -120,6 +120,12 @@ class Vectors:
         return np.divide(1, norms, out=np.zeros(len(norms)), where=norms > 0).astype(np.float32)
 
     @cached_property
+    def unevenness(self) -> float:
+        """How far norms are from 1 at most, those of odd rows and zero vectors aside."""
+        norms = self._plain_norms()
+        return float(np.abs(norms[norms > 0] - 1).max(initial=0.0))
+
+    @cached_property
     def halves(self) -> Floats:
         """(n,) norm^2 / 2, relative to the square of `longest`; 0 for odd rows."""
         norms = self._plain_norms()
