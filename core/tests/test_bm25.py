@@ -147,6 +147,15 @@ def test_columns_have_weights_and_two_of_weight_one_are_one_text(engine: Engine)
     assert [row for row, _ in found(engine, documents, {"title": 1.0, "body": 1.0}, phrase)] == [0, 1]
 
 
+def test_columns_may_have_the_names_that_the_formula_and_the_analyzers_use(engine: Engine) -> None:
+    query = keyword_query('night 北京 tra* "the night"', analyzer("standard"))
+    names = ["documents", "df_0", "mean_length", "t", "r", "w", "c", "i", "rs", "terms", "keyword", "texts"]
+    texts = TEXTS + TEXTS[::-1]
+    documents: list[Document] = [dict(zip(names, texts[at:] + texts[:at], strict=False)) for at in range(4)]
+    weights = {name: 1.0 + at for at, name in enumerate(names)}
+    assert agree(found(engine, documents, weights, query), ranked(documents, weights, query))
+
+
 def test_no_rows_and_rows_without_text(engine: Engine) -> None:
     query = keyword_query("a", analyzer("standard"))
     assert found(engine, [], {"x": 1.0}, query) == []

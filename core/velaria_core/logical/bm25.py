@@ -32,6 +32,11 @@ B: Final = 0.75
 SCORE: Final = "keyword_score"
 LENGTH: Final = "__keyword_length"
 """Of `counted`: the weighted number of terms of a document, DOUBLE."""
+DOCUMENTS: Final = "__keyword_documents"
+"""Of `statistics`: N, BIGINT."""
+MEAN_LENGTH: Final = "__keyword_mean_length"
+"""Of `statistics`: the mean of LENGTH, DOUBLE; NULL of no rows."""
+_COUNTED: Final = "__keyword_counted"
 _TERMS: Final = "__keyword_terms"
 _HITS: Final = "__keyword_hits"
 
@@ -39,6 +44,11 @@ _HITS: Final = "__keyword_hits"
 def frequency(leaf: int) -> str:
     """The column of `counted` with the weighted number of times that a document has this leaf of the query, DOUBLE."""
     return f"__keyword_tf_{leaf}"
+
+
+def having(leaf: int) -> str:
+    """The column of `statistics` with the number of documents that have this leaf of the query, BIGINT."""
+    return f"__keyword_df_{leaf}"
 
 
 def counted(rows: str, columns: Mapping[str, float], query: KeywordQuery) -> str:
@@ -113,18 +123,17 @@ def _count(leaf: Leaf, terms: str, hits: str) -> str:
 
 
 def statistics(documents: str, query: KeywordQuery) -> str:
-    """One row over the rows of `counted`: `documents` N, `mean_length`, and `df_<i>` for each leaf that is scored."""
-    found = ", ".join(f"count_if({frequency(leaf)} > 0) AS df_{leaf}" for leaf in query.scored)
-    return f"SELECT count(*) AS documents, avg({LENGTH}) AS mean_length, {found} FROM {documents}"
+    """One row over the rows of `counted`: DOCUMENTS, MEAN_LENGTH, and `having(i)` for each leaf that is scored."""
+    found = ", ".join(f"count_if({frequency(leaf)} > 0) AS {having(leaf)}" for leaf in query.scored)
+    return f"SELECT count(*) AS {DOCUMENTS}, avg({LENGTH}) AS {MEAN_LENGTH}, {found} FROM {documents}"
 
 
 def score(query: KeywordQuery) -> str:
     """The score of a row of `counted` beside the row of `statistics`, DOUBLE; 0.0 where it has nothing of the query."""
     parts = [
-        f"CASE WHEN {tf} > 0 THEN ln(1 + (documents - df_{leaf} + 0.5) / (df_{leaf} + 0.5)) * ({tf} * {K1 + 1}) / "
-        f"({tf} + {K1} * ({1 - B} + {B} * {LENGTH} / mean_length)) ELSE 0.0::DOUBLE END"
-        for leaf in query.scored
-        for tf in [frequency(leaf)]
+        f"CASE WHEN {tf} > 0 THEN ln(1 + ({DOCUMENTS} - {df} + 0.5) / ({df} + 0.5)) * ({tf} * {K1 + 1}) / "
+        f"({tf} + {K1} * ({1 - B} + {B} * {LENGTH} / {MEAN_LENGTH})) ELSE 0.0::DOUBLE END"
+        for tf, df in ((frequency(leaf), having(leaf)) for leaf in query.scored)
     ]
     return " + ".join(parts)
 
@@ -165,11 +174,11 @@ def scored(
         SQL of one SELECT.
     """
     hidden = ", ".join([LENGTH, *(frequency(leaf) for leaf in range(len(query.leaves)))])
-    whole = "__keyword_documents" if over is None else f"({counted(over, columns, query)})"
+    whole = _COUNTED if over is None else f"({counted(over, columns, query)})"
     order = "" if first is None else f" ORDER BY {SCORE} DESC{', ' + ties if ties else ''} LIMIT {first}"
     return (
-        f"WITH __keyword_documents AS MATERIALIZED ({counted(rows, columns, query)}), "
+        f"WITH {_COUNTED} AS MATERIALIZED ({counted(rows, columns, query)}), "
         f"__keyword_statistics AS ({statistics(whole, query)}) "
-        f"SELECT __keyword_documents.* EXCLUDE ({hidden}), {score(query)} AS {SCORE} "
-        f"FROM __keyword_documents CROSS JOIN __keyword_statistics WHERE {matches(query)}{order}"
+        f"SELECT {_COUNTED}.* EXCLUDE ({hidden}), {score(query)} AS {SCORE} "
+        f"FROM {_COUNTED} CROSS JOIN __keyword_statistics WHERE {matches(query)}{order}"
     )

@@ -71,10 +71,10 @@ class KeywordSearch(Unary):
         length: exp.Expr = reference(bm25.LENGTH)
         if all(weight == int(weight) for _, weight in self.fields):
             length = exp.Cast(this=length, to=exp.DataType.build("BIGINT"))
-        sums: list[Named] = [("documents", call("count", exp.Star())), ("mean_length", call("avg", length))]
+        sums: list[Named] = [(bm25.DOCUMENTS, call("count", exp.Star())), (bm25.MEAN_LENGTH, call("avg", length))]
         for leaf in self.query.scored:
             there = exp.GT(this=reference(bm25.frequency(leaf)), expression=exp.Literal.number(0))
-            sums.append((f"df_{leaf}", call("count_if", there)))
+            sums.append((bm25.having(leaf), call("count_if", there)))
         return _Best(found, Aggregate(counted, (), tuple(sums)), self.columns, self.query, self.order(), self.top_k)
 
     def order(self) -> tuple[exp.Ordered, ...]:
