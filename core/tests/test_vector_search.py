@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from velaria_core import DataflowSession, InputError, SqlSemanticError, VelariaError
+from velaria_core import DataflowSession, InputError, SqlSemanticError, VelariaError, col
 from velaria_core.errors import DataError
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
@@ -101,10 +101,13 @@ def test_what_is_not_finite_is_not_found(session: DataflowSession) -> None:
     assert ids(frame.vector_search("e", [1, 0], metric="l2")) == [2, 3]
 
 
-def test_a_null_among_the_numbers_is_an_error(session: DataflowSession) -> None:
-    frame = session.create_dataframe({"e": vectors([[1.0, None]], 2)})  # type: ignore[list-item]
+def test_a_null_among_the_numbers_is_no_vector(session: DataflowSession) -> None:
+    frame = session.create_dataframe({"id": [0, 1], "e": vectors([[1.0, None], [0.0, 1.0]], 2)})  # type: ignore[list-item]
+    assert ids(frame.vector_search("e", [1, 0])) == [1]
+    assert ids(frame.filter("id >= 0").with_column("e", col("e").cast("DOUBLE[2]")).vector_search("e", [1, 0])) == [1]
+    of_any_length = frame.with_column("e", col("e").cast("DOUBLE[]"))
     with pytest.raises(VelariaError, match="NULL"):
-        frame.vector_search("e", [1, 0]).to_arrow()
+        of_any_length.vector_search("e", [1, 0]).to_arrow()
 
 
 def test_ties_are_by_the_other_columns(session: DataflowSession) -> None:

@@ -472,6 +472,7 @@ def _with_vector(draw: Draw, made: Made, name: str) -> Node:
     ints = [fn.coalesce(expression(draw, made, Kind.INT, 1), lit(0)).cast("DOUBLE") for _ in range(2)]
     third = fn.coalesce(expression(draw, made, Kind.FLOAT, 1), lit(0.5))
     kind = draw(st.sampled_from(["FLOAT[3]", "DOUBLE[3]", "FLOAT[]"]))
+    third = fn.nullif(third, lit(2.0)) if kind != "FLOAT[]" and draw(st.booleans()) else third
     vector = when(expression(draw, made, Kind.BOOL, 1), fn.list_value(*ints, third)).end().cast(kind)
     return op.WithColumn(made.node, ((name, vector.tree),))
 

@@ -212,11 +212,11 @@ class Computed:
     """Arrow data that Python computes, with the engine's help, when a query first reads it; none where none does.
 
     Attributes:
-        schema: its columns.
+        schema: its columns, or what tells them.
         rows: called on a thread of the engine; whatever it raises, the query raises.
     """
 
-    schema: pa.Schema
+    schema: pa.Schema | Callable[[Engine], pa.Schema]
     rows: Callable[[Engine], pa.Table]
 
 
@@ -230,7 +230,10 @@ class _Read:
         self.error: Exception | None = None
 
     def __arrow_c_schema__(self) -> object:
-        return self._data.schema.__arrow_c_schema__()
+        found = self._data.schema
+        if not isinstance(found, pa.Schema):
+            found = found(self._engine)
+        return found.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         with self._lock:

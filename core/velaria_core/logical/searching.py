@@ -65,7 +65,7 @@ def vector_search(
     vector = vector_of(query)
     if length is not None and length != len(vector):
         raise _mismatch(column, length, "the query", len(vector))
-    return VectorSearch(node, column, len(vector), vector, *wanted.checked())
+    return VectorSearch(node, column, len(vector), vector, *wanted.checked(), fixed=length is not None)
 
 
 def vector_search_each(
@@ -104,6 +104,7 @@ def vector_search_each(
         *wanted.checked(),
         Rename(queries, changed) if changed else queries,
         renamed[query_column],
+        fixed=None not in lengths,
     )
 
 
@@ -182,6 +183,7 @@ def hybrid_search(keywords: KeywordSearch, vectors: VectorSearch, fused: Fused) 
         fusion,
         constant,
         keywords.analyzer,
+        vectors.fixed,
     )
 
 

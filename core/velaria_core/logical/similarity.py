@@ -2,7 +2,7 @@
 
 A score is a float64, computed from the values as they are stored; the vector that is searched for is float32, as
 embeddings are. `cosine` and `l2` are distances, `dot` is a similarity. A vector of zeros has no direction: its cosine
-distance is 1.0. A NULL among a vector's numbers is an error of the engine.
+distance is 1.0. Of a NULL among a vector's numbers the engine makes an error.
 """
 
 from __future__ import annotations

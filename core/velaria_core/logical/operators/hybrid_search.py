@@ -15,7 +15,7 @@ Source  Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion", SIGIR 2009.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -56,7 +56,7 @@ class HybridSearch(Unary):
     """
     Attributes:
         fields, text, analyzer: of the `KeywordSearch`.
-        column, length, vector, metric, threshold: of the `VectorSearch`.
+        column, length, vector, metric, threshold, fixed: of the `VectorSearch`.
         candidates: how many rows each search gives at most.
         constant: k of rrf, at least 0; alpha of weighted, from 0 to 1.
     """
@@ -73,6 +73,7 @@ class HybridSearch(Unary):
     fusion: Fusion = Fusion.RRF
     constant: float = CONSTANTS[Fusion.RRF]
     analyzer: str = ANALYZER
+    fixed: bool = True
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -85,7 +86,8 @@ class HybridSearch(Unary):
         return f"HybridSearch: {self.top_k} best by {self.fusion} ({name} {self.constant:g}) of {both}"
 
     def _vectors(self, rows: Node) -> VectorSearch:
-        return VectorSearch(rows, self.column, self.length, self.vector, self.metric, self.candidates, self.threshold)
+        found = VectorSearch(rows, self.column, self.length, self.vector, self.metric, self.candidates, self.threshold)
+        return replace(found, fixed=self.fixed)
 
     def _keywords(self, rows: Node) -> KeywordSearch:
         return KeywordSearch(rows, self.fields, self.text, self.candidates, self.analyzer)

@@ -26,6 +26,7 @@ from velaria_core.logical.keyword_query import KeywordQuery, keyword_query
 from velaria_core.logical.node import Node, Unary
 from velaria_core.logical.operators.aggregate import Aggregate
 from velaria_core.logical.operators.filter import Filter
+from velaria_core.logical.operators.vector_search import NUMBERS
 from velaria_core.logical.query import Named, Query
 
 SCORE: Final = bm25.SCORE
@@ -54,6 +55,11 @@ class KeywordSearch(Unary):
     def query(self) -> KeywordQuery:
         """The text, read."""
         return keyword_query(self.text, analyzer(self.analyzer))
+
+    @cached_property
+    def feed_name(self) -> str:
+        """The table name under which the engine reads what was found, where something else searched."""
+        return f"searched_{next(NUMBERS)}"
 
     def label(self) -> str:
         fields = ", ".join(name if weight == 1 else f"{name}^{weight:g}" for name, weight in self.fields)

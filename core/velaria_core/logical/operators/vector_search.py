@@ -1,8 +1,8 @@
 """VectorSearch: the rows whose vectors are nearest to one vector, or for each row of a table of queries to its own.
 
-Each row that is found is given its score, the best first. Rows without a vector, or whose score is no finite number,
-are not found. Of rows with one score those come first whose other columns are less, compared in their order: so what is
-found depends on the rows alone, not on the order in which they came.
+Each row that is found is given its score, the best first. Rows without a vector, with a NULL among its numbers, or
+whose score is no finite number, are not found. Of rows with one score those come first whose other columns are less,
+compared in their order: so what is found depends on the rows alone, not on the order in which they came.
 
 Batch   a score for each row, then ORDER BY ... LIMIT.
 Stream  with one vector, a score row by row and a TopK by it: rows that only come need no other state than those that
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Final
 
 from sqlglot import exp
@@ -29,6 +30,7 @@ from velaria_core.logical.query import Named, Query
 from velaria_core.logical.similarity import is_better_below, is_zero, score_tree, vector_tree
 
 SCORE: Final = "vector_score"
+NUMBERS: Final = count(1)
 _QUERY: Final = "__query"
 _RANK: Final = "__rank"
 _SHOWN_NUMBERS: Final = 3
@@ -45,6 +47,8 @@ class VectorSearch(Node):
         queries, query_column: rows that each search for the vector in this column. Their columns come first in the
             result, and their names are none of the input's.
         threshold: the worst score that is found, this one included.
+        fixed: the types of the columns say the length. If not, a row of another length is an error, and so is a NULL
+            among its numbers.
     """
 
     input: Node
@@ -56,11 +60,17 @@ class VectorSearch(Node):
     threshold: float | None = None
     queries: Node | None = None
     query_column: str | None = None
+    fixed: bool = True
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         before = self.queries.columns if self.queries is not None else ()
         return (*before, *self.input.columns, SCORE)
+
+    @cached_property
+    def feed_name(self) -> str:
+        """The table name under which the engine reads what was found, where something else searched."""
+        return f"searched_{next(NUMBERS)}"
 
     def label(self) -> str:
         least = "" if self.threshold is None else f", score {compare(self.metric)} {self.threshold:g}"
@@ -84,6 +94,8 @@ class VectorSearch(Node):
         """The score of a row, in two steps: the second reads the first under its name."""
         column, score = reference(self.column), reference(SCORE)
         raw = score_tree(self.metric, column, searched, self.length)
+        if self.fixed:
+            raw = call("try", raw)  # of a NULL among the numbers the engine makes an error
         # NaN and infinities are not found, and are not to come first.
         finite = exp.If(this=call("isfinite", score), true=score)
         if self.metric is not Metric.COSINE:

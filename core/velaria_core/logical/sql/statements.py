@@ -220,12 +220,31 @@ class Insert:
     column_spans: tuple[Span, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CreateIndex:
+    """CREATE [VECTOR | KEYWORD] INDEX [IF NOT EXISTS] name ON table (column, ...) [WITH (analyzer = 'english')].
+
+    `kind` is "vector" or "keyword", None where it is not written.
+    """
+
+    name: str
+    kind: str | None
+    table: Name
+    columns: tuple[str, ...]
+    columns_span: Span
+    options: Mapping[str, OptionValue]
+    option_spans: Mapping[str, Span]
+    if_not_exists: bool
+    span: Span
+
+
 class DropKind(Enum):
     TABLE = "table"
     SOURCE = "source"
     SINK = "sink"
     VIEW = "view"
     MATERIALIZED_VIEW = "materialized view"
+    INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +287,13 @@ class ShowKind(Enum):
     SINKS = "sinks"
     VIEWS = "views"
     MATERIALIZED_VIEWS = "materialized views"
+    INDEXES = "indexes"
     FUNCTIONS = "functions"
 
 
 @dataclass(frozen=True, slots=True)
 class ShowTables:
-    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | FUNCTIONS [LIKE pattern]."""
+    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | INDEXES | FUNCTIONS [LIKE pattern]."""
 
     kind: ShowKind
     like: str | None
@@ -290,5 +310,15 @@ class Explain:
 
 
 Statement: TypeAlias = (
-    Select | CreateTable | CreateView | Insert | Drop | Refresh | Describe | Summarize | ShowTables | Explain
+    Select
+    | CreateIndex
+    | CreateTable
+    | CreateView
+    | Insert
+    | Drop
+    | Refresh
+    | Describe
+    | Summarize
+    | ShowTables
+    | Explain
 )
