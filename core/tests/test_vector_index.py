@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from search_support import clustered, reference
 
 from velaria_core.errors import ExternalError, InputError, StateError
+from velaria_core.execution.search import approximate
 from velaria_core.execution.search import segment as segments
 from velaria_core.execution.search import vector_index as indexes
 from velaria_core.execution.search.nearest import Metric
@@ -282,3 +283,95 @@ def test_files_on_disk_are_what_the_docs_say(tmp_path):
     assert section(3, "<f4", 2) == pytest.approx([1.0, 4 / 127])
     assert section(5, "<i1", 4) == [127, 0, 95, 127]
     assert section(6, "<f4", 4) == [127.0, 0.0, 3.0, 4.0]
+
+
+# --- approximate ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faiss():
+    """Only what is built needs it."""
+    return pytest.importorskip("faiss")
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.usefixtures("faiss")
+def test_an_approximate_index_finds_what_it_says(tmp_path, kind, metric):
+    index, held = filled(tmp_path / "index", count=2000)
+    built = index.build_approximate(kind, metric, 0.95)
+    assert (built.is_used, index.approximate, len(index.segments)) == (True, built, 1)
+    ids = np.array(sorted(held))
+    rows = np.array([held[key] for key in ids])
+    queries = clustered(30, 16, seed=12)
+
+    def recall(opened: VectorIndex, ids: np.ndarray, rows: np.ndarray) -> float:
+        found = opened.search(queries, metric, 10, approximate=True)
+        assert (found.backend, found.recall) == (f"faiss-{kind}", built.recall)
+        same = 0
+        for at, query in enumerate(queries):
+            expected, _ = reference(rows, query, metric, 10)
+            same += len(set(found.rows[at].tolist()) & set(ids[expected].tolist()))
+            # What is found has its exact score.
+            places = np.searchsorted(ids, found.rows[at])
+            _, scores = reference(rows[places], query, metric, 10)
+            assert found.scores[at].tolist() == scores.tolist()
+        return same / (10 * len(queries))
+
+    assert recall(index, ids, rows) > 0.9
+    opened = VectorIndex.open(tmp_path / "index")
+    assert recall(opened, ids, rows) > 0.9
+    # What leaves is not found, what comes is, and a search among some rows is exact.
+    gone, new = ids[::50], clustered(20, 16, seed=13)
+    opened.remove(gone)
+    opened.add(np.arange(100_000, 100_020), Vectors.of(new))
+    opened.commit("changed")
+    held = {key: row for key, row in held.items() if key not in set(gone.tolist())}
+    held |= dict(zip(range(100_000, 100_020), new, strict=True))
+    ids = np.array(sorted(held))
+    rows = np.array([held[key] for key in ids])
+    assert recall(VectorIndex.open(tmp_path / "index"), ids, rows) > 0.9
+    check(opened, held, queries[:2])
+    check(opened, held, queries[:2], allowed=ids[::2], approximate=True)
+    check(opened, held, queries[:2], k=21, approximate=True)
+    opened.merge()
+    again = opened.approximate
+    assert again is not None
+    assert (again.kind, again.metric, again.target) == (kind, metric, 0.95)
+    assert len([path for path in (tmp_path / "index").iterdir() if path.suffix == ".faiss"]) == 1
+
+
+@pytest.mark.usefixtures("faiss")
+def test_an_approximate_index_below_its_target_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(approximate, "_EFFORTS", {"ivf": (1, 1), "hnsw": (1, 1)})
+    rows = np.random.default_rng(0).standard_normal((3000, 24)).astype(np.float32)
+    index = VectorIndex.create(tmp_path / "index", 24)
+    index.add(np.arange(3000), Vectors.of(rows))
+    built = index.build_approximate("ivf", Metric.L2, 1.0)
+    assert not built.is_used
+    assert 0 < built.recall < 1
+    check(index, dict(enumerate(rows)), rows[:2], approximate=True)
+
+
+@pytest.mark.usefixtures("faiss")
+def test_what_an_approximate_index_cannot_be(tmp_path):
+    index = VectorIndex.create(tmp_path / "index", 2)
+    for call, code in (
+        (lambda: index.build_approximate("ivf", Metric.L2), "vector_index.empty"),
+        (lambda: index.build_approximate("tree", Metric.L2), "vector_index.kind"),
+        (lambda: index.build_approximate("ivf", Metric.L2, 1.5), "vector_index.recall"),
+    ):
+        with pytest.raises(InputError) as error:
+            call()
+        assert error.value.code == code
+        index.add(np.arange(3), Vectors.of(np.eye(3, 2)))
+
+
+@pytest.mark.usefixtures("faiss")
+def test_a_damaged_approximate_index_is_found(tmp_path):
+    index, _ = filled(tmp_path / "index", count=300, d=2)
+    index.build_approximate("ivf", Metric.L2)
+    (path,) = (path for path in (tmp_path / "index").iterdir() if path.suffix == ".faiss")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StateError, match="is damaged"):
+        VectorIndex.open(tmp_path / "index")

@@ -78,6 +78,7 @@ class Nearest:
         skipped: rows that no search finds: NULL, or not finite.
         rescored: rows that the fast pass left over, of all queries.
         backend: what computed the fast pass.
+        recall: the part of the exact answer that is expected; 1 but for approximate indexes.
     """
 
     rows: list[Rows]
@@ -86,6 +87,7 @@ class Nearest:
     skipped: int
     rescored: int
     backend: str
+    recall: float = 1.0
 
 
 def nearest(
@@ -129,6 +131,25 @@ def nearest(
     pairs = _scanned(vectors, asked, way, looked, threads or _cores())
     rows, scores = _best(vectors, asked, pairs)
     return Nearest(rows, scores, candidates, len(vectors.apart), len(pairs.rows), way.backend)
+
+
+def ordered(
+    vectors: Vectors, queries: npt.ArrayLike, metric: Metric, k: int, candidates: Rows
+) -> tuple[list[Rows], list[Doubles]]:
+    """The k best of some rows for each query, and their scores.
+
+    Args:
+        candidates: (q, c) rows; -1 is none. Rows apart are passed over.
+
+    Raises:
+        InputError: as `nearest`.
+    """
+    asked = _Asked.of(vectors, queries, metric, k, None)
+    which, places = np.nonzero(candidates >= 0)
+    rows = candidates[which, places].astype(np.int64)
+    there = ~np.isnan(vectors.norms[rows])
+    unknown = np.full(int(there.sum()), np.inf)
+    return _best(vectors, asked, _Pairs(which[there], rows[there], -unknown, unknown))
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from velaria_core.errors import InputError, StateError
 from velaria_core.execution.outside import outside, replace_file, sync_file
+from velaria_core.execution.search.approximate import K_MAX, Approximate
 from velaria_core.execution.search.codes import DIMENSION_MAX
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
 from velaria_core.execution.search.segment import VERSION, Segment, checksum, damaged, other_version
@@ -52,6 +53,7 @@ class VectorIndex:
         self._sums: dict[str, int] = {}  # of files
         self._frozen = 0  # leading segments that a merge is reading
         self._merging: Path | None = None  # the file that it writes
+        self._approximate: _Built | None = None
         self._changing = threading.RLock()
 
     @staticmethod
@@ -110,18 +112,35 @@ class VectorIndex:
         *,
         allowed: Rows | None = None,
         threshold: float | None = None,
+        approximate: bool = False,
         threads: int | None = None,
     ) -> Nearest:
         """As `nearest`; rows and allowed are ids, and ids decide between equal scores. Nothing is skipped here.
 
         What was added and is not committed is found too.
 
+        Args:
+            approximate: use the approximate index for what it was built over, where there is one of this metric whose
+                recall meets its target, k is at most 20 and all rows are allowed. What came since is searched exactly.
+
         Raises:
             InputError: as `nearest`.
         """
-        segments = self._segments
+        segments, built = self._segments, self._approximate
         parts = []
         for segment in segments or (_nothing(self.dimension),):
+            if (
+                approximate
+                and allowed is None
+                and built is not None
+                and built.of == segment.file
+                and built.index.metric is metric
+                and built.index.is_used
+                and k <= K_MAX
+                and (near := _approximately(built.index, segment, queries, k, threshold)) is not None
+            ):
+                parts.append(near)
+                continue
             places = None if allowed is None else segment.places(np.asarray(allowed, np.int64))
             part = nearest(
                 segment.vectors,
@@ -142,7 +161,13 @@ class VectorIndex:
             rows.append(ids[best])
             scores.append(values[best])
         candidates, rescored = (sum(getattr(part, name) for part in parts) for name in ("candidates", "rescored"))
-        return Nearest(rows, scores, candidates, 0, rescored, parts[0].backend)
+        recall = min(part.recall for part in parts)
+        return Nearest(rows, scores, candidates, 0, rescored, parts[0].backend, recall)
+
+    @property
+    def approximate(self) -> Approximate | None:
+        """The approximate index over the base, if there is one."""
+        return None if self._approximate is None else self._approximate.index
 
     # --- changes
 
@@ -205,12 +230,38 @@ class VectorIndex:
                 "generation": self._generation + 1,
                 "files": self._files,
                 "segments": [self._listed(segment, on_disk) for segment in self._segments if segment.live],
+                "approximate": self._kept(),
             }
             text = json.dumps({**manifest, "checksum": _digest(manifest)}, indent=1) + "\n"
             replace_file(self.folder / MANIFEST, text.encode(), on_disk=on_disk)
             self._generation += 1
             self.token = token
             self._clean(manifest)
+
+    def build_approximate(
+        self, kind: str, metric: Metric, target: float = 0.99, *, on_disk: bool = True
+    ) -> Approximate:
+        """Build an approximate index, in place of the one there is, and commit it; segments are merged before.
+
+        It is built anew by each `merge`. Changes wait until it is there.
+
+        Args:
+            kind: "ivf" or "hnsw".
+            target: the recall that it has to show to be used.
+
+        Raises:
+            InputError[vector_index.empty, vector_index.kind, vector_index.recall, vector_index.extra].
+            As `commit`.
+        """
+        with self._changing:
+            if len(self) == 0:
+                raise InputError("vector_index.empty", "an index of no vectors has nothing to build on")
+            if len(self._segments) > 1 or self._segments[0].file is None or self._segments[0].removed:
+                self._approximate = None
+                self.merge(on_disk=on_disk)
+            self._approximate = self._built(self._segments[0], kind, metric, target, on_disk)
+            self.commit(self.token, on_disk=on_disk)
+            return self._approximate.index
 
     @property
     def merge_is_due(self) -> bool:
@@ -237,6 +288,10 @@ class VectorIndex:
         try:
             with outside(f"writing {self.folder}"):
                 merged = Segment.merged(before, self._merging)
+            again = None
+            if self._approximate is not None:
+                was = self._approximate.index
+                again = self._built(merged, was.kind, was.metric, was.target, on_disk)
             with self._changing:
                 for then, now in zip(before, self._segments, strict=False):
                     if now is not then:
@@ -244,7 +299,7 @@ class VectorIndex:
                         merged = merged.without(merged.places(gone))
                 kept = (merged,) if merged.live else ()
                 self._segments = (*kept, *self._segments[len(before) :])
-                self._frozen, self._merging = 0, None
+                self._frozen, self._merging, self._approximate = 0, None, again
                 self.commit(self.token, on_disk=on_disk)
         finally:
             self._frozen, self._merging = 0, None
@@ -286,6 +341,27 @@ class VectorIndex:
             entry["removed"] = {"file": name, "rows": segment.removed, "crc32": zlib.crc32(bits)}
         return entry
 
+    def _built(self, segment: Segment, kind: str, metric: Metric, target: float, on_disk: bool) -> _Built:
+        """An approximate index over a segment, in its file."""
+        assert segment.file is not None
+        made = Approximate.built(segment.vectors, segment.codes, kind, metric, target)
+        content = made.content()
+        found = zlib.crc32(content)
+        file = segment.file.with_suffix(f".{found:08x}.faiss")
+        with outside(f"writing {self.folder}"):
+            replace_file(file, content, on_disk=on_disk)
+        return _Built(made, segment.file, file, found)
+
+    def _kept(self) -> dict[str, Any] | None:
+        """The manifest's entry of the approximate index, which goes with its segment."""
+        built = self._approximate
+        if built is None or not any(segment.file == built.of and segment.live for segment in self._segments):
+            self._approximate = None
+            return None
+        told = {name: getattr(built.index, name) for name in ("kind", "target", "recall", "effort")}
+        told |= {"metric": built.index.metric.value, "segment": built.of.name}
+        return {"file": built.file.name, "crc32": built.crc32, **told}
+
     def _check_alone(self) -> None:
         path = self.folder / MANIFEST
         found = json.loads(path.read_bytes()).get("generation") if path.exists() else 0
@@ -301,9 +377,38 @@ class VectorIndex:
         kept = {entry["file"] for entry in manifest["segments"]}
         self._sums = {name: found for name, found in self._sums.items() if name in kept}
         kept |= {entry["removed"]["file"] for entry in manifest["segments"] if entry["removed"]}
+        if manifest["approximate"]:
+            kept.add(manifest["approximate"]["file"])
+        writing = "" if self._merging is None else self._merging.stem
         for path in self.folder.iterdir():
-            if path.suffix in (".segment", ".removed") and path.name not in kept and path != self._merging:
+            is_ours = path.suffix in (".segment", ".removed", ".faiss") and path.name.split(".")[0] != writing
+            if is_ours and path.name not in kept:
                 path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """An approximate index, the file of the segment that it is of, its own, and its checksum."""
+
+    index: Approximate
+    of: Path
+    file: Path
+    crc32: int
+
+
+def _approximately(
+    index: Approximate, segment: Segment, queries: npt.ArrayLike, k: int, threshold: float | None
+) -> Nearest | None:
+    """The answer of an approximate index, as ids; None where it gives too few."""
+    rows, scores = index.search(segment.vectors, queries, k)
+    if min(map(len, rows), default=0) < min(k, segment.live):
+        return None
+    if threshold is not None:
+        keep = [found <= threshold if index.metric.is_distance else found >= threshold for found in scores]
+        rows = [found[kept] for found, kept in zip(rows, keep, strict=True)]
+        scores = [found[kept] for found, kept in zip(scores, keep, strict=True)]
+    count = sum(map(len, rows))
+    return Nearest([segment.ids[found] for found in rows], scores, segment.live, 0, count, index.backend, index.recall)
 
 
 def _nothing(dimension: int) -> Segment:
@@ -353,6 +458,12 @@ def _opened(folder: Path, text: bytes, verify: bool) -> VectorIndex:
         index._sums[file.name] = entry["crc32"]
         segments.append(segment)
     index._segments = tuple(segments)
+    if told := manifest["approximate"]:
+        file = folder / told["file"]
+        if verify and checksum(file) != told["crc32"]:
+            raise damaged(file, "its checksum is not the manifest's")
+        parts = told["kind"], Metric(told["metric"]), told["target"], told["recall"], told["effort"]
+        index._approximate = _Built(Approximate(*parts, file), folder / told["segment"], file, told["crc32"])
     return index
 
 
