@@ -162,8 +162,8 @@ def test_no_rows_and_rows_without_text(engine: Engine) -> None:
     assert found(engine, [{"x": None}, {"x": ""}], {"x": 1.0}, query) == []
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
-def test_a_weight_is_a_positive_number(weight: float) -> None:
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e-7, 1e7, math.inf, math.nan])
+def test_a_weight_is_a_positive_number_of_some_size(weight: float) -> None:
     with pytest.raises(InputError, match="weight") as caught:
         scored("texts", {"x": weight}, keyword_query("a", analyzer("standard")))
     assert caught.value.code == "search.weight"

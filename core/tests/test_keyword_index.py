@@ -173,6 +173,14 @@ def test_any_history_ends_as_an_index_of_the_rows_that_are_left(
     assert holds(found, expected(few, weights, query), k)
 
 
+def test_words_of_jieba(engine: Engine) -> None:
+    pytest.importorskip("rjieba")
+    index = index_of(engine, TEXTS, "jieba")
+    for text in ("北京大学", "night 大学", "+清华大学"):
+        query = keyword_query(text, analyzer("jieba"))
+        assert holds(index.search(query, 9), expected(TEXTS, WEIGHTS[0], query), 9)
+
+
 def test_what_cannot_be_among_the_best_is_not_scored(engine: Engine) -> None:
     """And what is found is still exact: many documents, few words, ties by row id."""
     rng = np.random.default_rng(5)

@@ -112,7 +112,7 @@ class KeywordIndex:
             InputError[search.top_k]: k is less than 1.
             InputError[search.analyzer]: the query was made with another analyzer.
             InputError[search.column]: a weight is of no column of the index.
-            InputError[search.weight]: a weight is no positive number.
+            InputError[search.weight]: a weight is out of range.
         """
         if k < 1:
             raise InputError("search.top_k", f"top_k is {k}", hint="ask for at least 1 row")
