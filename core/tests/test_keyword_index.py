@@ -206,6 +206,17 @@ def test_rows_of_one_score_come_by_their_ids(engine: Engine) -> None:
     assert len(set(found.scores.tolist())) == 1
 
 
+@pytest.mark.parametrize("name", ["standard", "english", "builtin"])
+def test_the_engine_cuts_many_texts_and_python_few(engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    columns = [table(list(TEXTS.values())).column(column) for column in ("x", "y")]
+    rows = np.arange(len(TEXTS))
+    few = posted(engine, analyzer(name), rows, columns)
+    monkeypatch.setattr("velaria_core.execution.search.postings._PIECES_MIN", 0)
+    many = posted(engine, analyzer(name), rows, columns)
+    for array, same in zip(few.arrays().values(), many.arrays().values(), strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
 def test_an_empty_index_finds_nothing(engine: Engine, tmp_path: Path) -> None:
     query = keyword_query("a -b", STANDARD)
     empty = KeywordIndex(["x", "y"])

@@ -110,10 +110,15 @@ def _kind(ch: str) -> str:
 
 
 _is_cjk: Final = re.compile(f"[{_CJK}]").match
+_ascii_words: Final = re.compile("[0-9A-Za-z]+").finditer
 _only_accented: Final = re.compile(f"[{_ACCENTED}]+").fullmatch
 
 
 def _runs(text: str) -> Iterator[tuple[str, int, int]]:
+    if text.isascii():
+        for found in _ascii_words(text):
+            yield "word", *found.span()
+        return
     at = 0
     for kind, characters in groupby(text, _kind):
         end = at + sum(1 for _ in characters)

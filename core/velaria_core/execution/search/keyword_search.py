@@ -135,7 +135,10 @@ class Corpus:
 
     def _all_lengths(self, weights: tuple[float, ...]) -> Floats:
         """The length of each document."""
-        parts = [_weighted(part.lengths, weights).astype(np.float32) for part in self._parts]
+        parts = [
+            (part.lengths[0] if weights == (1.0,) else _weighted(part.lengths, weights)).astype(np.float32)
+            for part in self._parts
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _whole_statistics(self, weights: tuple[float, ...]) -> tuple[int, float]:
