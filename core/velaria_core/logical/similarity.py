@@ -11,6 +11,7 @@ import math
 import re
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlglot import exp
@@ -88,29 +89,51 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def vector_tree(vector: Sequence[float]) -> exp.Expr:
+def _vector_tree(vector: Sequence[float]) -> exp.Expr:
     """A vector as a constant of type DOUBLE[n]: one text, since a literal for each number costs the parser more."""
-    text = f"[{', '.join(map(repr, vector))}]"
-    return _cast(exp.Literal.string(text), f"DOUBLE[{len(vector)}]")
+    return _cast(exp.Literal.string(_text_of(vector)), f"DOUBLE[{len(vector)}]")
+
+
+def vector_sql(vector: Sequence[float]) -> str:
+    """The same as text."""
+    return f"CAST('{_text_of(vector)}' AS DOUBLE[{len(vector)}])"
+
+
+def _text_of(vector: Sequence[float]) -> str:
+    return f"[{', '.join(map(repr, vector))}]"
 
 
 # --- scores as expressions --------------------------------------------------------------------------------------
 
 
-def score_tree(metric: Metric, tree: exp.Expr, other: exp.Expr, length: int | None) -> exp.Expr:
-    """The score of two vectors; NaN where a cosine meets a vector of zeros.
+def score_sql(metric: Metric, one: str, other: str, length: int | None) -> str:
+    """The score of two vectors, which are SQL; NaN where a cosine meets a vector of zeros.
+
+    Text, and not a tree: a query is made for each search, and trees are copied as they are put together.
 
     Args:
         length: how many numbers they have; None where only their rows tell.
     """
     kind = f"DOUBLE[{length or ''}]"
-    family = "array" if length is not None else "list"
-    return _call(f"{family}_{_FUNCTION[metric]}", *(_as(kind, one) for one in (tree, other)))
+    return f"{_function(metric, length)}(CAST({one} AS {kind}), CAST({other} AS {kind}))"
 
 
-def is_zero(tree: exp.Expr, length: int | None) -> exp.Expr:
+def zero_sql(one: str, length: int | None) -> str:
     """Whether all numbers of a vector are zero."""
-    return exp.EQ(this=score_tree(Metric.DOT, tree, tree, length), expression=exp.Literal.number(0))
+    return f"{score_sql(Metric.DOT, one, one, length)} = 0"
+
+
+def _score_tree(metric: Metric, one: exp.Expr, other: exp.Expr, length: int | None) -> exp.Expr:
+    kind = f"DOUBLE[{length or ''}]"
+    return _call(_function(metric, length), *(_as(kind, side) for side in (one, other)))
+
+
+def _function(metric: Metric, length: int | None) -> str:
+    return f"{'array' if length is not None else 'list'}_{_FUNCTION[metric]}"
+
+
+def _is_zero(tree: exp.Expr, length: int | None) -> exp.Expr:
+    return exp.EQ(this=_score_tree(Metric.DOT, tree, tree, length), expression=exp.Literal.number(0))
 
 
 def similarity_call(name: str, arguments: Sequence[exp.Expr]) -> exp.Expr | None:
@@ -131,10 +154,10 @@ def similarity_call(name: str, arguments: Sequence[exp.Expr]) -> exp.Expr | None
     length = known[0] if known else None
     left, right = (_operand(argument, length) for argument in arguments)
     metric = {"dot_product": Metric.DOT, "l2_distance": Metric.L2}.get(name, Metric.COSINE)
-    score = score_tree(metric, left, right, length)
+    score = _score_tree(metric, left, right, length)
     if metric is not Metric.COSINE:
         return score
-    without = exp.or_(is_zero(left, length), is_zero(right, length), copy=False)
+    without = exp.or_(_is_zero(left, length), _is_zero(right, length), copy=False)
     distance = exp.Case(ifs=[exp.If(this=without, true=exp.Literal.number("1.0"))], default=score)
     if name == "cosine_distance":
         return distance
@@ -153,7 +176,7 @@ def _operand(tree: exp.Expr, length: int | None) -> exp.Expr:
     """A side as DOUBLE[n] or DOUBLE[]; text is read as a vector."""
     inner = tree.unnest()
     if isinstance(inner, exp.Literal) and inner.is_string:
-        return vector_tree(vector_of(str(inner.this)))
+        return _vector_tree(vector_of(str(inner.this)))
     kind = f"DOUBLE[{length or ''}]"
     if isinstance(inner, exp.Array):
         return _cast(tree, kind)
@@ -187,4 +210,9 @@ def _call(name: str, *arguments: exp.Expr) -> exp.Expr:
 
 
 def _cast(tree: exp.Expr, kind: str) -> exp.Cast:
-    return exp.Cast(this=tree, to=exp.DataType.build(kind, dialect="duckdb"))
+    return exp.Cast(this=tree, to=_type(kind).copy())
+
+
+@cache
+def _type(kind: str) -> exp.DataType:
+    return exp.DataType.build(kind, dialect="duckdb")

@@ -20,14 +20,15 @@ from typing import Final
 from sqlglot import exp
 
 from velaria_core.contract.modes import Metric
-from velaria_core.logical.expr import call, reference
+from velaria_core.logical.expr import call, parse_expression, reference
 from velaria_core.logical.incremental import Incremental, Recompute
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.filter import Filter
 from velaria_core.logical.operators.top_k import TopK, sort_key
 from velaria_core.logical.operators.with_column import WithColumn
 from velaria_core.logical.query import Named, Query
-from velaria_core.logical.similarity import is_better_below, is_zero, score_tree, vector_tree
+from velaria_core.logical.similarity import is_better_below, score_sql, vector_sql, zero_sql
+from velaria_core.types import quoted
 
 SCORE: Final = "vector_score"
 NUMBERS: Final = count(1)
@@ -86,24 +87,23 @@ class VectorSearch(Node):
         if self.vector is None:
             return None
         rows = self.input
-        for tree in self._scores(vector_tree(self.vector)):
-            rows = WithColumn(rows, ((SCORE, tree),))
+        for score in self._scores(vector_sql(self.vector)):
+            rows = WithColumn(rows, ((SCORE, parse_expression(score)),))
         return Filter(TopK(rows, self.order(), self.top_k), self._is_found())
 
-    def _scores(self, searched: exp.Expr) -> tuple[exp.Expr, exp.Expr]:
-        """The score of a row, in two steps: the second reads the first under its name."""
-        column, score = reference(self.column), reference(SCORE)
-        raw = score_tree(self.metric, column, searched, self.length)
+    def _scores(self, searched: str) -> tuple[str, str]:
+        """SQL of the score of a row, in two steps: the second reads the first under its name."""
+        column = quoted(self.column)
+        raw = score_sql(self.metric, column, searched, self.length)
         if self.fixed:
-            raw = call("try", raw)  # of a NULL among the numbers the engine makes an error
+            raw = f"try({raw})"  # of a NULL among the numbers the engine makes an error
         # NaN and infinities are not found, and are not to come first.
-        finite = exp.If(this=call("isfinite", score), true=score)
+        finite = f"WHEN isfinite({SCORE}) THEN {SCORE}"
         if self.metric is not Metric.COSINE:
-            return raw, exp.Case(ifs=[finite])
+            return raw, f"CASE {finite} END"
         # What has no direction has no angle. It is asked only where there is none: it costs a pass over the vector.
-        none = exp.or_(is_zero(column, self.length), is_zero(searched, self.length), copy=False)
-        undefined = exp.and_(call("isnan", score), none, copy=False)
-        return raw, exp.Case(ifs=[finite, exp.If(this=undefined, true=exp.Literal.number("1.0"))])
+        none = " OR ".join(zero_sql(side, self.length) for side in (column, searched))
+        return raw, f"CASE {finite} WHEN isnan({SCORE}) AND ({none}) THEN 1.0 END"
 
     def order(self) -> tuple[exp.Ordered, ...]:
         """The best score first; rows that tie by their columns."""
@@ -125,13 +125,15 @@ class VectorSearch(Node):
         return self._of_one(*inputs) if self.queries is None else self._of_each(*inputs)
 
     def _of_one(self, rows: Query) -> Query:
-        parts = self.apart()
-        assert parts is not None, "one vector is searched for"
-        chain: list[Node] = [parts]
-        while chain[-1].inputs[0] is not self.input:
-            chain.append(chain[-1].inputs[0])
-        for operator in reversed(chain):
-            rows = operator.batch(rows)
+        assert self.vector is not None, "one vector is searched for"
+        scored = self._scored(rows.as_item(), self.input.columns, vector_sql(self.vector))
+        best = Query.table(scored, self.columns).ordered(self.order()).limited(self.top_k)
+        return best.filtered(self._is_found())
+
+    def _scored(self, rows: str, columns: Sequence[str], searched: str) -> str:
+        """What stands in FROM for rows, with a score for each."""
+        for score in self._scores(searched):
+            rows = f"(SELECT {', '.join(map(quoted, columns))}, {score} AS {SCORE} FROM {rows})"
         return rows
 
     def _of_each(self, rows: Query, queries: Query) -> Query:
@@ -141,14 +143,13 @@ class VectorSearch(Node):
         number = exp.Window(this=call("row_number"), over="OVER")
         numbered = queries.projected([*_kept(self.queries.columns), (_QUERY, number)], windowed=True)
         pairs = numbered.wrapped().joined(rows, "CROSS JOIN", None)
-        kept = _kept((*self.queries.columns, *self.input.columns, _QUERY))
-        for tree in self._scores(reference(self.query_column)):
-            pairs = pairs.projected([*kept, (SCORE, tree)]).wrapped()
+        columns = (*self.queries.columns, *self.input.columns, _QUERY)
+        scored = self._scored(f"({pairs.sql()})", columns, quoted(self.query_column))
         # By one key the engine keeps the first rows of each query and no others.
         order = exp.Order(expressions=[sort_key(self.order())])
         rank = exp.Window(this=call("row_number"), partition_by=[reference(_QUERY)], order=order, over="OVER")
         shown = _kept(self.columns)
-        ranked = pairs.projected([*shown, (_RANK, rank)], windowed=True).wrapped()
+        ranked = Query.table(scored, (*columns, SCORE)).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
         best = exp.LTE(this=reference(_RANK), expression=exp.Literal.number(self.top_k))
         return ranked.filtered(best).projected(shown).wrapped().filtered(self._is_found())
 
