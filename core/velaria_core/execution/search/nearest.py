@@ -273,18 +273,22 @@ class _Race:
         self._parts: list[_Pairs] = []
         self._waiting, self._limit = 0, 0
 
-    def offer(self, keys: Floats, errors: Doubles, rows: int | Rows) -> None:
-        """Take (q, m) keys, -inf where a row is not meant.
+    def offer(self, keys: Floats, errors: Doubles, rows: int | Rows, meant: Mask | None) -> None:
+        """Take (q, m) keys.
 
         Args:
             errors: (q,) what these keys are wrong by at most.
             rows: (m,) or the first of m that follow each other.
+            meant: (m,) which rows count; None: all.
         """
         k = self._asked.k
-        if self._least.min() == -np.inf and (first := keys[:, : max(_FIRST_ROWS, 4 * k)]).shape[1] > k:
-            # Nothing is known yet: a floor from a few rows alone.
-            np.maximum(self._least, np.partition(first, -k, axis=1)[:, -k] - errors, out=self._least)
-        # Rounding to float32 may go up, so one number further down; above -inf, which is no key.
+        if self._least.min() == -np.inf:  # nothing is known yet: a floor from a few rows alone
+            first = keys[:, : max(_FIRST_ROWS, 4 * k)]
+            if meant is not None:
+                first = first[:, meant[: first.shape[1]]]
+            if first.shape[1] > k:
+                np.maximum(self._least, np.partition(first, -k, axis=1)[:, -k] - errors, out=self._least)
+        # Rounding to float32 may go up, so one number further down.
         reach = np.clip(self._least - errors, _LEAST, -_LEAST).astype(np.float32)
         reach = np.nextafter(reach, _LEAST)
         if len(keys) == 1:
@@ -295,6 +299,9 @@ class _Race:
             flat = np.flatnonzero(keys >= reach[:, None])
             queries, places = np.divmod(flat, keys.shape[1])
             found = keys.reshape(-1)[flat].astype(np.float64)
+        if meant is not None:
+            kept = meant[places]
+            queries, places, found = queries[kept], places[kept], found[kept]
         if len(places) == 0:
             return
         wrong = errors[queries]
@@ -378,39 +385,35 @@ def _odd_rows(vectors: Vectors, looked: Rows | None) -> Rows:
 
 def _products(vectors: Vectors, way: _Pass, looked: Rows | None) -> Iterator[Callable[[_Race], None]]:
     """The work, in pieces that fit the cache: each offers the keys of some rows."""
+    meant = None
+    if looked is not None or len(vectors.odd):
+        meant = np.full(len(vectors), looked is None)
+        if looked is not None:
+            meant[looked] = True
+        meant[vectors.odd] = False
     for first, data in way.chunks:
         end = first + len(data)
-        here = None if looked is None else _between(looked, first, end)
+        here = None
+        if looked is not None:
+            here = looked[np.searchsorted(looked, first) : np.searchsorted(looked, end)]
         if here is not None and 3 * len(here) < len(data):  # few: gathered
             for start in range(0, len(here), way.step):
                 rows = here[start : start + way.step]
-                yield partial(_offer_some, vectors, way, data, rows, rows - first)
+                yield partial(_offer_some, way, data, rows, rows - first, meant if len(vectors.odd) else None)
             continue
         for start in range(first, end, way.step):
             part = slice(start, min(start + way.step, end))
-            yield partial(_offer_all, vectors, way, data[part.start - first : part.stop - first], part, here)
+            yield partial(_offer_all, way, data[part.start - first : part.stop - first], part, meant)
 
 
-def _between(rows: Rows, start: int, stop: int) -> Rows:
-    return rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
-
-
-def _offer_some(vectors: Vectors, way: _Pass, data: Array, rows: Rows, places: Rows, race: _Race) -> None:
+def _offer_some(way: _Pass, data: Array, rows: Rows, places: Rows, meant: Mask | None, race: _Race) -> None:
     keys, errors = way.keys(np.take(data, places, axis=0, mode="clip"), rows)
-    if len(vectors.odd):
-        keys[:, np.isin(rows, vectors.odd, assume_unique=True)] = -np.inf
-    race.offer(keys, errors, rows)
+    race.offer(keys, errors, rows, None if meant is None else meant[rows])
 
 
-def _offer_all(vectors: Vectors, way: _Pass, data: Array, part: slice, looked: Rows | None, race: _Race) -> None:
+def _offer_all(way: _Pass, data: Array, part: slice, meant: Mask | None, race: _Race) -> None:
     keys, errors = way.keys(data, part)
-    if len(vectors.odd):
-        keys[:, _between(vectors.odd, part.start, part.stop) - part.start] = -np.inf
-    if looked is not None:
-        off = np.ones(part.stop - part.start, np.bool_)
-        off[_between(looked, part.start, part.stop) - part.start] = False
-        keys[:, off] = -np.inf
-    race.offer(keys, errors, part.start)
+    race.offer(keys, errors, part.start, None if meant is None else meant[part])
 
 
 class _Pass(Protocol):
