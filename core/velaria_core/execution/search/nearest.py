@@ -34,6 +34,7 @@ _LEAST: Final = np.finfo(np.float32).min
 _AT_ONCE: Final = 1 << 20  # numbers that are scored together
 _FEW: Final = 8  # queries that are done one by one: more are faster as a product of matrices
 _ROWS: Final = 16384  # at a time: their keys fit the cache, and what Python adds is little
+_ROWS_OF_THREAD: Final = 4096
 _KEYS_OF_MANY: Final = 1 << 20
 _FIRST_ROWS: Final = 2048
 _UNEVENNESS: Final = 1e-6
@@ -121,14 +122,15 @@ def nearest(
     looked = _looked_at(vectors, allowed)
     candidates = len(vectors) - len(vectors.apart) if looked is None else len(looked)
     count = len(asked.exact)
-    way: _Pass = _Floats(vectors, asked)
+    threads = threads or _cores()
+    way: _Pass = _Floats(vectors, asked, threads)
     if codes is not None and count <= _FEW:
         assert len(codes) == len(vectors)
-        way = _Coded(vectors, asked, codes)
+        way = _Coded(vectors, asked, threads, codes)
     if candidates == 0 or count == 0:
         empty = [np.empty(0, np.int64)] * count, [np.empty(0)] * count
         return Nearest(*empty, candidates, len(vectors.apart), 0, way.backend)
-    pairs = _scanned(vectors, asked, way, looked, threads or _cores())
+    pairs = _scanned(vectors, asked, way, looked, threads)
     rows, scores = _best(vectors, asked, pairs)
     return Nearest(rows, scores, candidates, len(vectors.apart), len(pairs.rows), way.backend)
 
@@ -330,7 +332,7 @@ class _Race:
         if len(pairs.rows) > _SETTLED_AT:
             pairs = _winners(self._vectors, self._asked, pairs)[0]
         self._parts, self._waiting = [pairs], len(pairs.rows)
-        self._limit = 2 * self._waiting + 64 * len(self._asked.exact)
+        self._limit = 2 * self._waiting + max(1024, 64 * len(self._asked.exact))
         return pairs
 
     def _thinned(self, pairs: _Pairs) -> _Pairs:
@@ -435,16 +437,25 @@ class _Pass(Protocol):
         """(q, m) keys of the m rows with these data, and (q,) what they are wrong by at most. Odd rows get any."""
 
 
+def _step(count: int, threads: int) -> int:
+    """Rows at a time, so that all threads have as many pieces; few rows are not worth a second thread."""
+    threads = max(1, min(threads, count // _ROWS_OF_THREAD))
+    pieces = threads * max(1, -(-count // (threads * _ROWS)))
+    return max(1, -(-count // pieces))
+
+
 class _Floats:
     """Keys from the numbers, by BLAS."""
 
     backend = "float32-blas"
 
-    def __init__(self, vectors: Vectors, asked: _Asked) -> None:
+    def __init__(self, vectors: Vectors, asked: _Asked, threads: int) -> None:
         self._vectors, self._asked = vectors, asked
         self.chunks: Sequence[tuple[int, Array]] = [(chunk.first, chunk.data) for chunk in vectors.chunks]
         self.has_threads = len(asked.exact) > _FEW
-        self.step = _ROWS if not self.has_threads else max(256, _KEYS_OF_MANY // len(asked.exact))
+        self.step = _step(len(vectors), threads)
+        if self.has_threads:
+            self.step = max(256, _KEYS_OF_MANY // len(asked.exact))
         self._block = max(1, _BLOCK // max(1, vectors.dimension))
         # Where norms are 1 but for rounding, as those of most embeddings are, they are part of the error instead.
         self._even = asked.metric is Metric.COSINE and vectors.unevenness < _UNEVENNESS
@@ -479,10 +490,10 @@ class _Coded:
     backend = "int8-numkong"
     has_threads = False
 
-    def __init__(self, vectors: Vectors, asked: _Asked, codes: Codes) -> None:
+    def __init__(self, vectors: Vectors, asked: _Asked, threads: int, codes: Codes) -> None:
         self._vectors, self._asked = vectors, asked
         self.chunks: Sequence[tuple[int, Array]] = [(0, codes.data)]
-        self.step = _ROWS
+        self.step = _step(len(vectors), threads)
         self._factors, self._errors = codes.scales, codes.errors
         if asked.metric is Metric.COSINE:
             self._factors, self._errors = codes.relative(vectors)
