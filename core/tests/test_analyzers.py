@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from properties.profile import examples
 from velaria_core.errors import InputError
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.logical import analyzers
-from velaria_core.logical.analyzers import ANALYZERS, analyzer
+from velaria_core.logical.analyzers import ANALYZERS, JIEBA_FUNCTION, analyzer
 
 # Letters that fold in ways of their own, and where runs meet.
 HOT = [
@@ -144,3 +145,12 @@ def test_jieba_finds_words() -> None:
     pytest.importorskip("rjieba")
     assert " ".join(analyzer("jieba").terms("我来到北京清华大学 Café")) == "我 来到 北京 清华 华大 大学 清华大学 cafe"
     assert analyzer("jieba").prefix("北京大") == ["北京大"]
+
+
+def test_engines_of_one_file_share_the_function(tmp_path: Path) -> None:
+    settings = Settings(path=str(tmp_path / "x.duckdb"))
+    first, second = Engine(settings), Engine(settings)
+    first.close()
+    with second.cursor() as cursor:
+        assert cursor.rows(f"SELECT {JIEBA_FUNCTION}('中文 words')") == [(["中文", "words"],)]
+    second.close()

@@ -12,7 +12,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -123,14 +123,16 @@ class Engine:
                 self._root.execute("SET enable_external_access=false")
             self._root.execute("ATTACH IF NOT EXISTS ':memory:' AS velaria_temp (READ_WRITE)")
             if has_jieba():
-                self._root.create_function(
-                    JIEBA_FUNCTION,
-                    _jieba,
-                    ["VARCHAR"],
-                    "VARCHAR[]",
-                    type=PythonUDFType.ARROW,
-                    null_handling=FunctionNullHandling.SPECIAL,
-                )
+                # Two engines of one process that open one file share the functions that the first has made.
+                with suppress(duckdb.CatalogException):
+                    self._root.create_function(
+                        JIEBA_FUNCTION,
+                        _jieba,
+                        ["VARCHAR"],
+                        "VARCHAR[]",
+                        type=PythonUDFType.ARROW,
+                        null_handling=FunctionNullHandling.SPECIAL,
+                    )
         except duckdb.Error as error:
             raise translate(error, what=f"opening {settings.path or 'the engine'}") from error
 
