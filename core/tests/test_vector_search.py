@@ -277,3 +277,16 @@ def test_explain_hybrid_search(session: DataflowSession) -> None:
     late = session.table("v").vector_search("e", [1, 0, 0]).filter("vector_score > random() - 1").drop("vector_score")
     later = told(late.filter("id % 2 = 0 OR kind LIKE '%b'").explain_hybrid_search("e", [1, 0, 0]))
     assert later["column_filter_execution"] == "post-load-filter"
+
+
+def test_two_searches_in_one_stream_are_two(session: DataflowSession) -> None:
+    """What they run as is made anew for each, and is not to be taken for the other's."""
+    for _ in range(20):
+        batch = pa.table({"id": [1, 2], "e": vectors([[1, 0], [0, 1]], 2)})
+        frame = session.read_stream(MemorySource([batch]))
+        both = frame.vector_search("e", [1, 0], 1).union(frame.vector_search("e", [0, 1], 1)).select("id")
+        sink = MemorySink()
+        query = both.write_stream(sink)
+        query.process_available()
+        query.stop()
+        assert sorted(sink.result().column("id").to_pylist()) == [1, 2]

@@ -63,6 +63,7 @@ def compile_steps(
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
     made: dict[int, Step] = {}
+    apart: list[Node] = []  # kept, as what is known of nodes is known by their identity
     numbers = count(1)
     uses: Counter[int] = Counter(id(child) for node in root.walk() for child in node.inputs)
 
@@ -94,6 +95,7 @@ def compile_steps(
     def built_of(node: Node, parts: Node) -> Step:
         """The step of a node that runs as several. Explain shows them as this one."""
         inner = _between(parts, node.inputs)
+        apart.extend(inner)
         for part in inner:
             uses.update(id(child) for child in part.inputs if all(child is not below for below in node.inputs))
         found = built(parts)
