@@ -246,6 +246,32 @@ def test_vectors_in_memory_are_compared_where_they_lie(session: DataflowSession)
     assert inside.count() == 5
 
 
+@pytest.mark.parametrize("kind", ["FLOAT[8]", "DOUBLE[8]"])
+def test_a_table_of_queries_is_answered_too(session: DataflowSession, kind: str) -> None:
+    rows = rows_of(300)
+    indexed(session, rows)
+    lying = session.create_dataframe(rows)
+    session.create_dataframe(rows).save_as_table("plain")
+    queries = session.sql(f"SELECT id % 7 AS name, CAST(e AS {kind}) AS q FROM plain WHERE id BETWEEN 60 AND 90")
+    twice = queries.union(queries.limit(3))
+    for asked in (twice, queries.filter("name > 99"), queries.filter("q IS NULL")):
+        for metric, threshold in (("cosine", None), ("l2", 2.5), ("dot", 0.5)):
+            found = [
+                frame.filter("kind <> 1").vector_search(
+                    "e", asked, 4, metric, score_threshold=threshold, query_column="q"
+                )
+                for frame in (session.table("d"), lying, session.table("plain"))
+            ]
+            assert ["answered_by" in one.explain() for one in found] == [True, True, False]
+            ordered = [one.order_by(*one.columns).to_arrow() for one in found]
+            assert ordered[0].equals(ordered[2])
+            assert ordered[1].equals(ordered[2])
+    before = session.table("d").vector_search("e", queries, 2, query_column="q")
+    expected = before.order_by(*before.columns).to_arrow()
+    session.sql("DROP INDEX d_e")
+    assert before.order_by(*before.columns).to_arrow().equals(expected)
+
+
 def test_frames_that_searched_can_go(session: DataflowSession) -> None:
     frame = session.create_dataframe(rows_of(30))
     found = frame.vector_search("e", QUERY, 5)

@@ -10,12 +10,14 @@ For words the index gives the scores as well, since they depend on all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from velaria_core.errors import CatalogNotFoundError, StateError
@@ -52,10 +54,13 @@ _IDS: Final = "velaria_found"
 _MORE: Final = 8
 # Scores are of the kernel or index here and of the engine there, and so differ in their last digits.
 _TIES: Final = 1e-9
+_TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
 
 _LYING: WeakKeyDictionary[Any, dict[str, Vectors]] = WeakKeyDictionary()  # by relation and column
 
 Search = VectorSearch | KeywordSearch
+_Ask = Callable[[npt.NDArray[Any], int], Nearest]
+_RowsAt = Callable[[Rows], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class Access:
         if isinstance(self.search, KeywordSearch):
             found = Query.table(quoted(self.feed_name), self.search.columns)
             return found.ordered(self.search.order()).limited(self.search.top_k)
+        if self.search.queries is not None:
+            return self.search.of_pairs(quoted(self.feed_name))
         return self.search.batch(Query.table(quoted(self.feed_name), self.search.input.columns))
 
     def feed(self) -> Computed:
@@ -113,19 +120,32 @@ class Access:
         return self._found(engine)[1]
 
     def _schema(self, engine: Engine) -> pa.Schema:
+        # Lowering asks for this, and this for lowering.
         from velaria_core.execution.lower import schema
 
         found = schema(engine, self.search.input)
-        return found.append(pa.field(SCORE, pa.float64())) if isinstance(self.search, KeywordSearch) else found
+        if isinstance(self.search, KeywordSearch):
+            return found.append(pa.field(SCORE, pa.float64()))
+        if self.search.queries is None:
+            return found
+        return pa.schema([*schema(engine, self.search.queries), *found, pa.field(self._query, pa.int64())])
+
+    @property
+    def _query(self) -> str:
+        """The column with the number of the query, where there are several."""
+        assert isinstance(self.search, VectorSearch)
+        return self.search.pair_columns[-1]
 
     def _rows(self, engine: Engine) -> pa.Table:
         return self._found(engine)[0]
 
     def _found(self, engine: Engine) -> tuple[pa.Table, Told | None]:
-        if self.index is None:
-            return self._in_memory(engine)
         try:
-            return self._by_index(engine, self.index)
+            if isinstance(self.search, KeywordSearch):
+                return self._words(engine, self.search)
+            if self.search.queries is None:
+                return self._nearest_to_one(engine, self.search)
+            return self._nearest_to_each(engine, self.search, self.search.queries)
         except (CatalogNotFoundError, StateError) as error:
             if error.code not in ("index.unknown", "index.behind"):
                 raise
@@ -133,61 +153,100 @@ class Access:
             return self._by_engine(engine), None
 
     def _by_engine(self, engine: Engine) -> pa.Table:
-        # Lowering asks for this, and this for lowering.
         from velaria_core.execution.lower import lower_without_access
 
         lowered = lower_without_access(self.search)
+        names = self._schema(engine).names
         with engine.cursor(lowered.feeds, lowered.files) as cursor:
-            return cursor.table(lowered.sql).select(self._schema(engine).names)
+            found = cursor.table(lowered.sql)
+        if isinstance(self.search, VectorSearch) and self.search.queries is not None:
+            # Each pair that was found is the only one of its query: its rank among those is right already.
+            found = found.append_column(self._query, pa.array(np.arange(found.num_rows)))
+        return found.select(names)
 
-    def _in_memory(self, engine: Engine) -> tuple[pa.Table, Told]:
-        assert isinstance(self.search, VectorSearch)
-        search, table = self.search, self.scan.relation.feed
-        lying = _LYING.setdefault(self.scan.relation, {})
-        (column,) = self.columns
-        vectors = lying.get(column)
-        if vectors is None:
-            vectors = lying[column] = vectors_of(table.column(column))
-        numbers = pa.array(np.arange(table.num_rows))
-        with engine.cursor({_IDS: table.append_column(_ROW, numbers)}) as cursor:
-            chain = self._chain(quoted(_IDS))
-            allowed = self._allowed(cursor, chain)
-            query, metric = np.array([search.vector]), Metric(search.metric.value)
-            rows, told = _nearest(lambda k: nearest(vectors, query, metric, k, allowed=allowed), search.top_k)
-            cursor.bind({_IDS: table.append_column(_ROW, numbers).take(pa.array(rows))})
-            listed = [(name, reference(name)) for name in search.input.columns]
-            return cursor.table(chain.projected(listed).sql()), told
+    def _nearest_to_one(self, engine: Engine, search: VectorSearch) -> tuple[pa.Table, Told]:
+        with self._vectors(engine, search) as (ask, rows_at):
+            found = _nearest(lambda k: ask(np.array([search.vector]), k), search.top_k, _TIES)
+            return rows_at(found.rows[0]).drop_columns([_ROW]), Told(found.candidates, found.backend)
 
-    def _by_index(self, engine: Engine, index: Index) -> tuple[pa.Table, Told]:
-        indexes: Indexes = self.scan.relation.indexes
-        chain = self._chain(self.scan.relation.sql)
-        with engine.cursor() as cursor, cursor.transaction():
-            with indexes.searching(index, cursor) as opened:
+    def _nearest_to_each(self, engine: Engine, search: VectorSearch, queries: Node) -> tuple[pa.Table, Told]:
+        from velaria_core.execution.lower import lower
+
+        lowered = lower(queries)
+        with engine.cursor(lowered.feeds, lowered.files) as cursor:
+            asked = cursor.table(lowered.sql)
+        column = asked.column(search.query_column)
+        vectors = vectors_of(column)
+        there = np.flatnonzero(~np.isnan(vectors.norms))
+        # The kernel takes queries as float32, the engine as they are.
+        ties = _TIES if pa.types.is_float32(column.type.value_type) else _TIES_OF_WIDE
+        with self._vectors(engine, search) as (ask, rows_at):
+            if len(there) == 0:
+                return self._schema(engine).empty_table(), Told(0, "")
+            found = _nearest(lambda k: ask(vectors.take(there), k), search.top_k, ties)
+            ids, counts = np.concatenate(found.rows), [len(rows) for rows in found.rows]
+            rows = rows_at(np.unique(ids)).sort_by(_ROW)
+        places = np.searchsorted(rows.column(_ROW).to_numpy(), ids)
+        number = np.repeat(there, counts)
+        pairs = [*asked.take(pa.array(number)).columns, *rows.drop_columns([_ROW]).take(pa.array(places)).columns]
+        made = pa.Table.from_arrays([*pairs, pa.array(number)], names=list(search.pair_columns))
+        return made, Told(found.candidates, found.backend)
+
+    @contextmanager
+    def _vectors(self, engine: Engine, search: VectorSearch) -> Iterator[tuple[_Ask, _RowsAt]]:
+        """What finds the nearest rows of queries, and what gives rows by their ids, with these as a last column."""
+        metric = Metric(search.metric.value)
+        listed = [(name, reference(name)) for name in (*search.input.columns, _ROW)]
+        if self.index is None:
+            table = self.scan.relation.feed
+            numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+            vectors = self._lying(table)
+            with engine.cursor({_IDS: numbered}) as cursor:
+                chain = self._chain(quoted(_IDS))
                 allowed = self._allowed(cursor, chain)
-                rows, scores, told = self._asked(opened, allowed)
-            listed = ", ".join(f"t.{quoted(name)}" for name in self.search.input.columns)
-            ids = pa.table({"id": pa.array(rows, pa.int64()), SCORE: pa.array(scores, pa.float64())})
-            cursor.bind({_IDS: ids})
-            which = f"({chain.sql()}) AS t"
-            if isinstance(self.search, KeywordSearch):
-                sql = f"SELECT {listed}, f.{SCORE} FROM {which} JOIN {_IDS} AS f ON t.{_ROW} = f.id"
-            else:
-                sql = f"SELECT {listed} FROM {which} SEMI JOIN {_IDS} AS f ON t.{_ROW} = f.id"
-            return cursor.table(sql), told
 
-    def _asked(self, opened: VectorIndex | KeywordIndex, allowed: Rows | None) -> tuple[Rows, Sequence[float], Told]:
-        search = self.search
-        if isinstance(search, VectorSearch):
+                def lying(ids: Rows) -> pa.Table:
+                    cursor.bind({_IDS: numbered.take(pa.array(ids))})
+                    return cursor.table(chain.projected(listed).sql())
+
+                yield lambda query, k: nearest(vectors, query, metric, k, allowed=allowed), lying
+            return
+        chain = self._chain(self.scan.relation.sql)
+        with engine.cursor() as cursor, cursor.transaction(), self._opened(cursor, self.index) as opened:
             assert isinstance(opened, VectorIndex)
-            query, metric = np.array([search.vector]), Metric(search.metric.value)
-            rows, told = _nearest(lambda k: opened.search(query, metric, k, allowed=allowed), search.top_k)
-            return rows, [0.0] * len(rows), told
-        assert isinstance(opened, KeywordIndex)
+            allowed = self._allowed(cursor, chain)
+
+            def stored(ids: Rows) -> pa.Table:
+                cursor.bind({_IDS: pa.table({"id": pa.array(ids, pa.int64())})})
+                source = chain.projected(listed).sql()
+                return cursor.table(f"SELECT * FROM ({source}) AS t SEMI JOIN {_IDS} AS f ON t.{_ROW} = f.id")
+
+            yield lambda query, k: opened.search(query, metric, k, allowed=allowed), stored
+
+    def _lying(self, table: pa.Table) -> Vectors:
+        known = _LYING.setdefault(self.scan.relation, {})
+        (column,) = self.columns
+        if column not in known:
+            known[column] = vectors_of(table.column(column))
+        return known[column]
+
+    def _opened(self, cursor: Cursor, index: Index) -> AbstractContextManager[VectorIndex | KeywordIndex]:
+        indexes: Indexes = self.scan.relation.indexes
+        return indexes.searching(index, cursor)
+
+    def _words(self, engine: Engine, search: KeywordSearch) -> tuple[pa.Table, Told]:
+        assert self.index is not None, "words are searched by an index alone"
+        chain = self._chain(self.scan.relation.sql)
         weights = dict(zip(self.columns, (weight for _, weight in search.fields), strict=True))
-        rows, scores, found = _best(
-            lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k
-        )
-        return rows, scores, Told(found.candidates, "postings")
+        with engine.cursor() as cursor, cursor.transaction():
+            with self._opened(cursor, self.index) as opened:
+                assert isinstance(opened, KeywordIndex)
+                allowed = self._allowed(cursor, chain)
+                found = _best(lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k)
+            cursor.bind({_IDS: pa.table({"id": pa.array(found.rows), SCORE: pa.array(found.scores)})})
+            listed = ", ".join(f"t.{quoted(name)}" for name in search.input.columns)
+            sql = f"SELECT {listed}, f.{SCORE} FROM ({chain.sql()}) AS t JOIN {_IDS} AS f ON t.{_ROW} = f.id"
+            return cursor.table(sql), Told(found.candidates, "postings")
 
     def _chain(self, sql: str) -> Query:
         """The rows that are searched, with their ids, over a table."""
@@ -208,7 +267,7 @@ class Access:
 
 def access(node: Node) -> Access | None:
     """What can answer a search, or None."""
-    if not isinstance(node, VectorSearch | KeywordSearch) or (isinstance(node, VectorSearch) and node.vector is None):
+    if not isinstance(node, VectorSearch | KeywordSearch):
         return None
     run: list[Node] = []
     below = node.input
@@ -249,29 +308,29 @@ def _query_of(node: Node) -> Query:
     return node.batch(*(_query_of(child) for child in node.inputs))
 
 
-def _nearest(search: Callable[[int], Nearest], k: int) -> tuple[Rows, Told]:
-    """The rows that can be among the k nearest."""
+def _nearest(search: Callable[[int], Nearest], k: int, ties: float) -> Nearest:
+    """The rows that can be among the k nearest of each query."""
     wanted = k + _MORE
     while True:
         found = search(wanted)
-        if _settled(found.scores[0], k, wanted):
-            return found.rows[0], Told(found.candidates, found.backend)
+        if all(_settled(scores, k, wanted, ties) for scores in found.scores):
+            return found
         wanted *= 4
 
 
-def _best(search: Callable[[int], Found], k: int) -> tuple[Rows, Sequence[float], Found]:
+def _best(search: Callable[[int], Found], k: int) -> Found:
     """The rows that can be among the k best, with their scores."""
     wanted = k + _MORE
     while True:
         found = search(wanted)
-        if _settled(found.scores, k, wanted):
-            return found.rows, found.scores.tolist(), found
+        if _settled(found.scores, k, wanted, _TIES):
+            return found
         wanted *= 4
 
 
-def _settled(scores: Doubles, k: int, wanted: int) -> bool:
+def _settled(scores: Doubles, k: int, wanted: int, ties: float) -> bool:
     """Whether no row that was not given can tie with the last of the k."""
     if len(scores) < wanted:
         return True
     last, beyond = float(scores[k - 1]), float(scores[-1])
-    return abs(beyond - last) > _TIES * max(1.0, abs(last))
+    return abs(beyond - last) > ties * max(1.0, abs(last))

@@ -138,18 +138,29 @@ class VectorSearch(Node):
 
     def _of_each(self, rows: Query, queries: Query) -> Query:
         assert self.queries is not None, "a table of queries is searched for"
-        assert self.query_column is not None, "it has a column of vectors"
         # Equal rows of the table are queries of their own.
         number = exp.Window(this=call("row_number"), over="OVER")
         numbered = queries.projected([*_kept(self.queries.columns), (_QUERY, number)], windowed=True)
         pairs = numbered.wrapped().joined(rows, "CROSS JOIN", None)
-        columns = (*self.queries.columns, *self.input.columns, _QUERY)
-        scored = self._scored(f"({pairs.sql()})", columns, quoted(self.query_column))
+        return self.of_pairs(f"({pairs.sql()})")
+
+    @property
+    def pair_columns(self) -> tuple[str, ...]:
+        """The columns of pairs of a query and a row; the last is the number of the query."""
+        assert self.queries is not None, "a table of queries is searched for"
+        return (*self.queries.columns, *self.input.columns, _QUERY)
+
+    def of_pairs(self, pairs: str) -> Query:
+        """The best pairs of each query, among those that stand in FROM."""
+        assert self.query_column is not None, "the table of queries has a column of vectors"
+        scored = self._scored(pairs, self.pair_columns, quoted(self.query_column))
         # By one key the engine keeps the first rows of each query and no others.
         order = exp.Order(expressions=[sort_key(self.order())])
         rank = exp.Window(this=call("row_number"), partition_by=[reference(_QUERY)], order=order, over="OVER")
         shown = _kept(self.columns)
-        ranked = Query.table(scored, (*columns, SCORE)).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
+        ranked = (
+            Query.table(scored, (*self.pair_columns, SCORE)).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
+        )
         best = exp.LTE(this=reference(_RANK), expression=exp.Literal.number(self.top_k))
         return ranked.filtered(best).projected(shown).wrapped().filtered(self._is_found())
 
