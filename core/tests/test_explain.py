@@ -40,7 +40,7 @@ from velaria_core.execution.lower import lower
 from velaria_core.execution.strategy import GROUPINGS, width_bytes
 from velaria_core.logical import operators as op
 from velaria_core.logical.explain import FACTS, steps
-from velaria_core.logical.expr import col, fn, lit
+from velaria_core.logical.expr import col, expr, fn, lit
 from velaria_core.session import DataflowSession
 
 GOLDEN = Path(__file__).parent / "golden" / "explain"
@@ -112,6 +112,14 @@ QUERIES = {
         WITH t AS (SELECT customer, sum(amount) AS s FROM orders GROUP BY customer)
         SELECT a.customer FROM t a JOIN t b ON a.s < b.s
     """,
+    "search": """
+        SELECT id FROM orders KEYWORD SEARCH(city) QUERY 'rome OR os*' TOP_K 50
+        HYBRID SEARCH e QUERY '[1, 2]' METRIC dot TOP_K 3 SCORE_THRESHOLD 0.5
+    """.replace("orders", "(SELECT id, city, CAST([amount, customer] AS FLOAT[2]) AS e FROM orders)"),
+    "search_fused": """
+        SELECT id, hybrid_score FROM vectors KEYWORD SEARCH(city ^ 2) QUERY 'rome' ANALYZER standard
+        HYBRID SEARCH e QUERY '[1, 2]' TOP_K 3 FUSE WEIGHTED 0.25 CANDIDATES 20
+    """.replace("vectors", "(SELECT id, city, CAST([amount, customer] AS FLOAT[2]) AS e FROM orders)"),
     "event_time": "SELECT w, count(*) AS n FROM orders WINDOW BY ts EVERY 3600000 AS w GROUP BY w",
 }
 
@@ -151,6 +159,12 @@ FRAMES: dict[str, Frames] = {
         .drop_duplicates("id", within="1 hour")
         .session_window("ts", "30 minutes", "customer")
         .with_processing_time("seen")
+    ),
+    "frame_vector_search": lambda s: (
+        s.table("orders")
+        .filter(col("paid"))
+        .select("id", expr("CAST([amount, customer] AS FLOAT[2])").alias("e"))
+        .vector_search("e", [1, 2], 3, "l2", score_threshold=10)
     ),
     "frame_sliding": lambda s: s.table("orders").window("ts", 600_000, "w", 300_000).group_by("w").count("n"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlglot import exp
 
+from velaria_core.contract.modes import Metric
 from velaria_core.errors import (
     SqlSemanticError,
     SqlSyntaxError,
@@ -20,6 +21,7 @@ from velaria_core.logical.sql.durations import NotADuration, interval_millisecon
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import (
     ColumnDef,
+    CreateIndex,
     CreateTable,
     CreateView,
     Describe,
@@ -30,7 +32,6 @@ from velaria_core.logical.sql.statements import (
     HybridSearch,
     Insert,
     KeywordSearch,
-    Metric,
     Name,
     Parameter,
     Select,
@@ -228,6 +229,7 @@ def test_no_word_of_ours_is_reserved(either: Judge | None, name: str) -> None:
         "SELECT keyword search FROM t",
         "SELECT * FROM hybrid search, s",
         "SELECT * FROM hybrid search JOIN s ON true",
+        "SELECT * FROM vector search, s",
         "SELECT sum(x) OVER w FROM t WINDOW w AS (ORDER BY x)",
         "SELECT 'WINDOW BY ts EVERY 5 AS w EMIT CHANGES' -- KEYWORD SEARCH(a) QUERY 'x'\n FROM t",
         "SELECT /* EMIT CHANGES */ $$KEYWORD SEARCH(a) QUERY 'x'$$",
@@ -417,7 +419,7 @@ def test_keyword_search(either: Judge | None) -> None:
     search = query.keyword_search
     assert isinstance(search, KeywordSearch)
     assert [column.sql() for column in search.columns] == ["title", "t.body"]
-    assert (search.query, search.top_k) == ("支付 failed", 10)
+    assert (search.query, search.top_k, search.weights, search.analyzer) == ("支付 failed", None, (1.0, 1.0), None)
     search = select("SELECT * FROM t KEYWORD SEARCH(a) QUERY $q TOP_K 3 ORDER BY 1 LIMIT 2", either).keyword_search
     assert search is not None
     assert isinstance(search.query, Parameter)
@@ -448,6 +450,33 @@ def test_hybrid_search(either: Judge | None) -> None:
         5,
         -0.25,
     )
+
+
+def test_indexes(either: Judge | None) -> None:
+    made = one("CREATE KEYWORD INDEX IF NOT EXISTS i ON s.t(title, body) WITH (analyzer = 'english')", either)
+    assert isinstance(made, CreateIndex)
+    assert (made.name, made.kind, str(made.table), made.columns) == ("i", "keyword", "s.t", ("title", "body"))
+    assert (dict(made.options), made.if_not_exists) == ({"analyzer": "english"}, True)
+    bare = one('CREATE INDEX "i j" ON t(v)', either)
+    assert isinstance(bare, CreateIndex)
+    assert (bare.name, bare.kind, dict(bare.options)) == ("i j", None, {})
+    gone = one("DROP INDEX IF EXISTS i", either)
+    assert isinstance(gone, Drop)
+    assert (gone.kind, str(gone.name), gone.if_exists) == (DropKind.INDEX, "i", True)
+    shown = one("SHOW INDEXES LIKE 'a%'", either)
+    assert isinstance(shown, ShowTables)
+    assert (shown.kind, shown.like) == (ShowKind.INDEXES, "a%")
+
+
+def test_vector_search_is_the_same_clause(either: Judge | None) -> None:
+    query = select('SELECT * FROM t VECTOR SEARCH t.v QUERY s.q."Vec" TOP_K ? SCORE_THRESHOLD $2 METRIC l2', either)
+    search = query.hybrid_search
+    assert search is not None
+    assert isinstance(search.query, exp.Column)
+    assert (search.column.sql(), search.query.sql(), search.metric) == ("t.v", 's.q."Vec"', Metric.L2)
+    assert isinstance(search.top_k, Parameter)
+    assert isinstance(search.score_threshold, Parameter)
+    assert printed(query) == "SELECT * FROM t"
 
 
 @pytest.mark.parametrize(
@@ -806,17 +835,15 @@ def test_explain(either: Judge | None) -> None:
         "ANALYZE",
         "COMMENT ON TABLE t IS 'x'",
         "GRANT SELECT ON t TO u",
-        "CREATE INDEX i ON t(a)",
         "CREATE UNIQUE INDEX i ON t(a)",
-        "CREATE VECTOR INDEX i ON t(v)",
-        "CREATE KEYWORD INDEX i ON t(v)",
+        "CREATE OR REPLACE INDEX i ON t(v)",
+        "CREATE TEMP VECTOR INDEX i ON t(v)",
         "CREATE FUNCTION f(a) AS a + 1",
         "CREATE MACRO f(a) AS a + 1",
         "CREATE TYPE e AS ENUM ('a')",
         "CREATE SCHEMA s",
         "CREATE SEQUENCE s",
         "CREATE EXTERNAL TABLE t (a INT)",
-        "DROP INDEX i",
         "DROP SCHEMA s",
         "DROP TABLE t CASCADE",
         "SHOW DATABASES",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -42,18 +43,21 @@ from velaria_core.execution.declared import (
 )
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import Feeds, followed
+from velaria_core.execution.search.indexes import Indexes, IndexKind
 from velaria_core.logical.endless import refuse_endless_order, refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.functions import is_volatile
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Opaque, Project, Scan, Values
+from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
 from velaria_core.logical.sql.binder import Binder
 from velaria_core.logical.sql.parser import parse
 from velaria_core.logical.sql.statements import (
+    CreateIndex,
     CreateTable,
     CreateView,
     Describe,
@@ -117,6 +121,7 @@ class Catalog:
         self._held: dict[str, Any] = {}  # sources and sinks that programs hold the other end of, by folded name
         self._feeds = Feeds(engine)
         self._read_by: dict[str, frozenset[str]] = {}  # by materialized view, the names that its query reads
+        self.indexes = Indexes(engine)
         self._known_views: Views | None = None
         if engine.settings.path is not None:
             self._load()
@@ -130,6 +135,7 @@ class Catalog:
             names = _table_names(cursor)
             defined = cursor.rows(f"SELECT name, kind, stored, sql FROM {OBJECTS}") if OBJECTS in names else []
             self._feeds.load(cursor)
+            self.indexes.load(cursor)
         for name in sorted(names - {OBJECTS}):
             self._entries[name.lower()] = Entry(name, EntryKind.TABLE, stored=quoted(name))
         for name, kind, stored, sql in defined:
@@ -141,7 +147,7 @@ class Catalog:
         if self._known_views is None:
             from velaria_core.execution.materialized import Views
 
-            self._known_views = Views(self._engine, self._feeds)
+            self._known_views = Views(self._engine, self._feeds, self.indexes)
         return self._known_views
 
     def resume(self) -> None:
@@ -151,9 +157,10 @@ class Catalog:
             self._views.resume(self._view_of(entry))
 
     def close(self) -> None:
-        """Stop what keeps the materialized views fresh."""
+        """Stop what keeps the materialized views fresh, and let go of the indexes."""
         if self._known_views is not None:
             self._known_views.close()
+        self.indexes.close()
 
     def _adopt(self) -> None:
         """Know the tables that a sink made meanwhile. 0.3 ms."""
@@ -219,6 +226,7 @@ class Catalog:
         self._refuse_written(entry, "would be gone")
         if entry.kind is EntryKind.MATERIALIZED:
             self._views.drop(entry.name)
+        self.indexes.drop_of(entry.name)
         with self._engine.cursor() as cursor:
             if entry.stored is not None:
                 cursor.rows(f"DROP TABLE IF EXISTS {entry.stored}")
@@ -357,7 +365,8 @@ class Catalog:
                 )
             from velaria_core.execution.materialized import FollowedTableSink
 
-            return FollowedTableSink(entry.name, self._engine, self._feeds, self._views.changed)
+            changed = self._views.changed
+            return FollowedTableSink(entry.name, self._engine, self._feeds, self.indexes, changed)
         statement, text = _created(entry), entry.sql or ""
         made = sink_of(self._engine, statement, text)
         if endpoints.is_held(endpoints.SINKS, declared(statement, text)):
@@ -367,7 +376,9 @@ class Catalog:
     def _stored(self, name: str, stored: str, kind: EntryKind) -> Relation:
         with self._engine.cursor() as cursor:
             schema = cursor.schema(f"SELECT * FROM {stored}")
-        return Relation(f"{kind} {name}", schema, stored, "table", pushdown=frozenset({"projection", "filter"}))
+        pushdown = frozenset({"projection", "filter"})
+        indexes = self.indexes if stored == quoted(name) else None
+        return Relation(f"{kind} {name}", schema, stored, "table", pushdown=pushdown, indexes=indexes)
 
     def table_function(self, call: exp.Expr) -> Node | None:
         """The plan of `read_csv('...')` and its kin, or None for what is not a reader of ours."""
@@ -395,6 +406,10 @@ class Catalog:
             f'"{column}" is {type_name(kind)}, which is no time',
             hint="a window takes a timestamp, date, integer of milliseconds, or ISO text",
         )
+
+    def type_of(self, node: Node, column: str) -> pa.DataType:
+        """The type of a node's column, as the engine has it."""
+        return lower.schema(self._engine, node).field(column).type
 
     # --- statements -----------------------------------------------------------------------------------------
 
@@ -595,12 +610,26 @@ class Catalog:
     def _make(self, name: str, node: Node, stored: str) -> int:
         """Store a plan's rows as a table, in the place of one of that name; how many they are."""
         with self._feeds.locked, batch.running(self._engine, node) as (cursor, lowered):
-            sql = f"CREATE OR REPLACE TABLE {stored} AS {lowered.sql}"
-            if not self._feeds.of(name):
-                return cursor.execute(sql)
-            rows = self._feeds.replace(cursor, name, lambda: cursor.execute(sql))
-        self._views.changed(name)
+            rows, is_followed = self._replaced(cursor, name, f"CREATE OR REPLACE TABLE {stored} AS {lowered.sql}")
+        if is_followed:
+            self._views.changed(name)
         return rows
+
+    def _replaced(self, cursor: Cursor, name: str, sql: str) -> tuple[int, bool]:
+        """Run what makes a table anew; how many rows it has, and whether views follow it."""
+
+        def also(cursor: Cursor) -> None:
+            self.indexes.check(cursor, name)
+            self.indexes.changed(cursor, name)
+
+        if self._feeds.of(name):
+            return self._feeds.replace(cursor, name, lambda: cursor.execute(sql), also), True
+        if not self.indexes.of(name):
+            return cursor.execute(sql), False
+        with cursor.transaction():
+            rows = cursor.execute(sql)
+            also(cursor)
+        return rows, False
 
     def _stored_name(self, statement: CreateTable) -> str:
         name = quoted(str(statement.name))
@@ -610,11 +639,9 @@ class Catalog:
         stored = self._stored_name(statement)
         sql, name = f"CREATE OR REPLACE TABLE {stored} {definition}", str(statement.name)
         with self._feeds.locked, self._engine.cursor() as cursor:
-            if not self._feeds.of(name):
-                cursor.rows(sql)
-                return stored
-            self._feeds.replace(cursor, name, lambda: cursor.execute(sql))
-        self._views.changed(name)
+            _, is_followed = self._replaced(cursor, name, sql)
+        if is_followed:
+            self._views.changed(name)
         return stored
 
     def _forget(self, name: str) -> None:
@@ -788,10 +815,16 @@ class Catalog:
         with self._feeds.locked, batch.running(self._engine, node) as (cursor, lowered):
             # As a query, the rows of VALUES would first be brought to one type: 1 beside 2.50 becomes 1.00.
             rows_in = node.clause() if isinstance(node, Values) else lowered.sql
+            into = f"INSERT INTO {entry.stored} ({listed}) {rows_in}"
             if self._feeds.of(entry.name):
-                rows = self._feeds.append(cursor, entry.name, listed, rows_in)
+                also = partial(self.indexes.changed, base=entry.name, removed=False)
+                rows = self._feeds.append(cursor, entry.name, listed, rows_in, also)
+            elif self.indexes.of(entry.name):
+                with cursor.transaction():
+                    self.indexes.changed(cursor, entry.name, removed=False)
+                    rows = cursor.execute(into)
             else:
-                rows = cursor.execute(f"INSERT INTO {entry.stored} ({listed}) {rows_in}")
+                rows = cursor.execute(into)
         told = "insert done" if rows else "insert ignored: empty input"
         for view in self._views.changed(entry.name) if self._feeds.of(entry.name) else ():
             assert view.error is not None, "a view that is behind says why"
@@ -826,7 +859,49 @@ class Catalog:
         self.put(Entry(name, EntryKind.TABLE, stored=quoted(name)))
         return rows
 
+    def _create_index(self, statement: CreateIndex, text: str) -> pa.Table:
+        if statement.if_not_exists and self.indexes.get(statement.name) is not None:
+            return _done("create index done")
+        base = str(statement.table)
+        entry = self.get(base)
+        if entry is None:
+            raise self._not_found(base)
+        if entry.kind is not EntryKind.TABLE or entry.stored is None or entry.temporary:
+            what = "temporary" if entry.temporary else f"a {entry.kind}"
+            raise TableKindError(
+                "sql.table_kind",
+                f'"{entry.name}" is {what}, and an index is of a table that stays',
+                hint="CREATE TABLE without TEMP; a view is indexed by the tables that it reads",
+            )
+        known = self._stored(entry.name, entry.stored, entry.kind).schema
+        try:
+            kind, cut = _index_kind(statement, known, text)
+            self.indexes.create(statement.name, kind, entry.name, statement.columns, cut)
+        except InputError as error:
+            error.place = error.place or statement.columns_span.place(text)
+            raise
+        return _done("create index done")
+
+    def _shown_indexes(self) -> pa.Table:
+        """The search indexes."""
+        found = list(self.indexes)
+        columns = [", ".join(index.columns) for index in found]
+        return pa.table(
+            {
+                "name": pa.array([index.name for index in found], pa.string()),
+                "kind": pa.array([index.kind.value for index in found], pa.string()),
+                "table": pa.array([index.base for index in found], pa.string()),
+                "columns": pa.array(columns, pa.string()),
+                "analyzer": pa.array([index.analyzer or None for index in found], pa.string()),
+            }
+        )
+
     def _drop(self, statement: Drop, _text: str) -> pa.Table:
+        if statement.kind is DropKind.INDEX:
+            name = str(statement.name)
+            if not statement.if_exists or self.indexes.get(name) is not None:
+                self.indexes.drop(name)
+            return _done("drop index done")
         self.drop(str(statement.name), kinds=_DROPS[statement.kind], if_exists=statement.if_exists)
         return _done(f"drop {statement.kind.value} done")
 
@@ -920,6 +995,8 @@ class Catalog:
             listing = self._shown_views()
         elif statement.kind is ShowKind.STREAMS:
             listing = self._shown_streams()
+        elif statement.kind is ShowKind.INDEXES:
+            listing = self._shown_indexes()
         else:
             wanted = statement.kind.value.removesuffix("s")
             entries = [entry for entry in self if wanted == "table" or entry.kind.value == wanted]
@@ -954,6 +1031,7 @@ class _Names:
         self.table_function = catalog.table_function
         self.schema_of = catalog.schema_of
         self.time_kind = catalog.time_kind
+        self.type_of = catalog.type_of
 
     @property
     def bound(self) -> frozenset[str]:
@@ -1060,6 +1138,8 @@ def _subject(statement: Statement) -> Name | None:
     match statement:
         case CreateTable() | CreateView() | Drop() | Refresh() | ShowCreate():
             return statement.name
+        case CreateIndex():
+            return statement.table
         case Insert():
             return statement.table
         case Describe() | Summarize() if isinstance(statement.target, Name):
@@ -1074,6 +1154,27 @@ _DROPS = {
     DropKind.VIEW: (EntryKind.VIEW,),
     DropKind.MATERIALIZED_VIEW: (EntryKind.MATERIALIZED,),
 }
+
+
+def _index_kind(statement: CreateIndex, schema: pa.Schema, text: str) -> tuple[IndexKind, str]:
+    """What kind of index a statement makes, and by which analyzer texts are cut.
+
+    Raises:
+        InputError[option.unknown, option.value].
+    """
+    kind = IndexKind(statement.kind) if statement.kind is not None else None
+    if kind is None:
+        first = next((field for field in schema if field.name.lower() == statement.columns[0].lower()), None)
+        is_text = first is not None and pa.types.is_string(first.type)
+        kind = IndexKind.KEYWORD if is_text else IndexKind.VECTOR
+    for key, value in statement.options.items():
+        place = statement.option_spans[key].place(text)
+        if kind is not IndexKind.KEYWORD or key != "analyzer":
+            hint = "analyzer" if kind is IndexKind.KEYWORD else "a vector index is exact, and has none"
+            raise InputError("option.unknown", f'no option "{key}" for a {kind} index', hint=hint, place=place)
+        if not isinstance(value, str):
+            raise InputError("option.value", f"an analyzer is a name, not {value}", place=place)
+    return kind, str(statement.options.get("analyzer", ANALYZER)) if kind is IndexKind.KEYWORD else ""
 
 
 def _text_of(span: Span, text: str) -> str:
@@ -1135,6 +1236,7 @@ def _done(message: str, rows: int = 0) -> pa.Table:
 
 
 _HANDLERS: Mapping[type, Callable[[Catalog, Any, str], pa.Table]] = {
+    CreateIndex: Catalog._create_index,
     CreateTable: Catalog._create_table,
     CreateView: Catalog._create_view,
     Insert: Catalog._insert,

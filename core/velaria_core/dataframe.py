@@ -13,7 +13,8 @@ from velaria_core.execution import batch, foreign
 from velaria_core.execution.rows import rows_of
 from velaria_core.frame import Frame
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Refresh, Scan
+from velaria_core.logical.operators import Refresh, Scan, VectorSearch
+from velaria_core.logical.searching import TOP_K
 from velaria_core.logical.serialize import dumps
 from velaria_core.logical.sql.durations import NotADuration, milliseconds
 from velaria_core.logical.sql.origin import pointing_into
@@ -179,6 +180,38 @@ class DataFrame(Frame):
         from velaria_core.streaming import StreamingDataFrame
 
         return StreamingDataFrame(self._session, self.node, text=self._text)
+
+    # --- search ---------------------------------------------------------------------------------------------
+
+    def explain_vector_search(
+        self, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"
+    ) -> str:
+        """How `vector_search` of the same arguments runs: a line for each field of `contract.VectorExplain`."""
+        from velaria_core.execution.search_explain import lines, vector_explain
+
+        return lines(vector_explain(self._session._engine, self._searched(vector_column, query_vector, top_k, metric)))
+
+    def explain_hybrid_search(
+        self,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+    ) -> str:
+        """How `hybrid_search` of the same arguments runs: a line for each field of `contract.HybridExplain`. It is run,
+        since the rows that it returns are among them."""
+        from velaria_core.execution.search_explain import hybrid_explain, lines
+
+        node = self._searched(vector_column, query_vector, top_k, metric, score_threshold)
+        return lines(hybrid_explain(self._session._engine, node))
+
+    def _searched(
+        self, column: str, query: Any, top_k: int, metric: str, threshold: float | None = None
+    ) -> VectorSearch:
+        node = self.vector_search(column, query, top_k, metric, score_threshold=threshold).node
+        assert isinstance(node, VectorSearch), "what searches is the last step"
+        return node
 
     # --- explain --------------------------------------------------------------------------------------------
 

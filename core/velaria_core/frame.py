@@ -36,6 +36,7 @@ from velaria_core.logical.operators import (
     Intersect,
     Join,
     JoinKind,
+    KeywordSearch,
     Limit,
     Pivot,
     ProcessingTime,
@@ -47,14 +48,26 @@ from velaria_core.logical.operators import (
     Sort,
     Union,
     Unpivot,
+    VectorSearch,
     Watermark,
     Window,
     WindowAssign,
     WithColumn,
 )
+from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.watermark import AHEAD_MS
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names
+from velaria_core.logical.searching import (
+    TOP_K,
+    Fused,
+    Wanted,
+    hybrid_search,
+    keyword_search,
+    vector_search,
+    vector_search_each,
+)
+from velaria_core.logical.similarity import metric_named
 from velaria_core.logical.sql.durations import NotADuration, milliseconds
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.types import engine_schema
@@ -416,6 +429,117 @@ class Frame:
             raise InputError("frame.sample", "a sample has no negative number of rows")
         size = fraction * 100 if fraction is not None else float(n or 0)
         return self._with(Sample(self.node, size, fraction is not None, seed))
+
+    # --- search ---------------------------------------------------------------------------------------------
+
+    def vector_search(
+        self,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        *,
+        score_threshold: float | None = None,
+        query_column: str | None = None,
+    ) -> Self:
+        """The rows whose vectors are nearest, the best first, with their `vector_score`. Exact.
+
+        Rows without a vector are not found. Those with one score come in the order of their other columns. As a
+        stream it is the rows that are nearest so far: those that are no longer are taken back.
+
+        Args:
+            vector_column: numbers, as FLOAT[n] or as a list.
+            query_vector: a list, NumPy or Arrow array, or text such as "[0.1 0.2]". Or a frame of queries: each of its
+                rows searches for the vector in its `query_column`; its columns come first in the result, and `_query`
+                is added to a name that both have.
+            metric: "cosine" or "l2", distances of which the least is best, or "dot", of which the largest is. A vector
+                of zeros has the cosine distance 1.0 to any.
+            score_threshold: leaves out scores that are worse.
+
+        Raises:
+            SqlSemanticError[search.vector, search.dimension, search.not_a_vector, search.top_k, search.threshold,
+                search.score_column, sql.metric].
+        """
+        column, type_of = self._name(vector_column), self._session._catalog.type_of
+        wanted = Wanted(metric_named(metric), top_k, score_threshold)
+        if not isinstance(query_vector, Frame):
+            return self._with(vector_search(self.node, column, query_vector, type_of, wanted))
+        if query_column is None:
+            raise InputError("search.query_column", "which column of the queries holds vectors?", hint="query_column=")
+        self._same_kind(query_vector, "search for")
+        queries, searched = query_vector.node, query_vector._name(query_column)
+        return self._with(vector_search_each(self.node, column, queries, searched, type_of, wanted))
+
+    def keyword_search(
+        self,
+        columns: str | Sequence[str] | Mapping[str, float],
+        text: str,
+        top_k: int = TOP_K,
+        *,
+        analyzer: str = ANALYZER,
+    ) -> Self:
+        """The rows whose texts match best, the best first, with their `keyword_score`: BM25 over the frame's rows.
+
+        As a stream it is the rows that match best so far. What a word is worth depends on all rows that came, so each
+        epoch scores the matching rows anew.
+
+        Args:
+            columns: of text, several as if one followed the other; or with what a word in each weighs.
+            text: words, of which the more and the rarer count; "a phrase", +must, -not, AND, OR, NOT, begin*.
+            analyzer: how texts become words: "english", "standard" (no plurals), "builtin", or "jieba" with the package
+                rjieba. All of them find Chinese, Japanese and Korean.
+
+        Raises:
+            SqlSemanticError[search.not_text, search.top_k, search.score_column].
+            InputError[search.query, search.weight, search.analyzer, search.analyzer_missing].
+        """
+        given = columns if isinstance(columns, Mapping) else dict.fromkeys(_flattened((columns,)), 1.0)
+        if not given:
+            raise InputError("search.columns", "a keyword search needs a column of text")
+        fields = {self._name(name): float(weight) for name, weight in given.items()}
+        type_of = self._session._catalog.type_of
+        return self._with(keyword_search(self.node, fields, text, type_of, top_k=top_k, analyzer=analyzer))
+
+    def hybrid_search(
+        self,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+        *,
+        text: str | None = None,
+        columns: str | Sequence[str] | Mapping[str, float] = (),
+        fusion: str = "rrf",
+        constant: float | None = None,
+        candidates: int | None = None,
+        analyzer: str = ANALYZER,
+    ) -> Self:
+        """A vector search over rows that a filter has left; with `text`, a keyword and a vector search, fused.
+
+        Fused, a row has `vector_score` and `vector_rank`, `keyword_score` and `keyword_rank`, NULL where that search
+        has not found it, and `hybrid_score`, by which the best come first.
+
+        Args:
+            vector_column, query_vector, metric, score_threshold: as `vector_search`.
+            text, columns, analyzer: as `keyword_search`.
+            fusion: "rrf", 1 / (k + rank) of both, or "weighted", alpha of the vector's score and the rest of the
+                keywords', each from 0 for its worst candidate to 1 for its best.
+            constant: k of rrf (60) or alpha of weighted (0.5).
+            candidates: rows that each search gives; ten times `top_k` and at least 100, by default.
+
+        Raises:
+            SqlSemanticError, InputError: as both; search.fusion, search.constant.
+        """
+        vectors = self.vector_search(vector_column, query_vector, top_k, metric, score_threshold=score_threshold)
+        if text is None:
+            if columns:
+                raise InputError("search.query", "columns without words to search them for", hint='text="night train"')
+            return vectors
+        words = self.keyword_search(columns, text, top_k, analyzer=analyzer)
+        assert isinstance(vectors.node, VectorSearch)
+        assert isinstance(words.node, KeywordSearch)
+        return self._with(hybrid_search(words.node, vectors.node, Fused(fusion, constant, candidates)))
 
     # --- several frames -------------------------------------------------------------------------------------
 

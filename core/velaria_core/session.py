@@ -25,6 +25,7 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of
+from velaria_core.logical.searching import TOP_K
 from velaria_core.logical.sql.origin import pointing_into
 from velaria_core.logical.sql.parameters import with_parameters
 from velaria_core.logical.sql.parser import parse
@@ -409,6 +410,52 @@ class DataflowSession:
     def drop_view(self, name: str) -> None:
         """Forget a view."""
         self._catalog.drop(name, kinds=(EntryKind.VIEW,))
+
+    # --- search ---------------------------------------------------------------------------------------------
+
+    def vector_search(
+        self, table: str, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"
+    ) -> DataFrame:
+        """The rows of a table, view or file whose vectors are nearest; see `DataFrame.vector_search`."""
+        return self.table(table).vector_search(vector_column, query_vector, top_k, metric)
+
+    def explain_vector_search(
+        self, table: str, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"
+    ) -> str:
+        """How that search runs; see `DataFrame.explain_vector_search`."""
+        return self.table(table).explain_vector_search(vector_column, query_vector, top_k, metric)
+
+    def keyword_search(
+        self, table: str, columns: str | Sequence[str] | Mapping[str, float], text: str, top_k: int = TOP_K
+    ) -> DataFrame:
+        """The rows of a table, view or file whose texts match best; see `DataFrame.keyword_search`."""
+        return self.table(table).keyword_search(columns, text, top_k)
+
+    def hybrid_search(
+        self,
+        table: str,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+        **fused: Any,
+    ) -> DataFrame:
+        """The rows of a table, view or file that a vector search, and with `text` a keyword search too, finds; see
+        `DataFrame.hybrid_search`, whose options `fused` are."""
+        return self.table(table).hybrid_search(vector_column, query_vector, top_k, metric, score_threshold, **fused)
+
+    def explain_hybrid_search(
+        self,
+        table: str,
+        vector_column: str,
+        query_vector: Any,
+        top_k: int = TOP_K,
+        metric: str = "cosine",
+        score_threshold: float | None = None,
+    ) -> str:
+        """How that vector search runs; see `DataFrame.explain_hybrid_search`."""
+        return self.table(table).explain_hybrid_search(vector_column, query_vector, top_k, metric, score_threshold)
 
     # --- SQL ------------------------------------------------------------------------------------------------
 

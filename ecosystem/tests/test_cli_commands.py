@@ -123,7 +123,7 @@ def test_completion_scripts_are_valid(run: Run, shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("velaria ", {"sql", "stream", "probe", "explain", "completion"}),
+        ("velaria ", {"sql", "stream", "probe", "explain", "vector-search", "completion"}),
         ("velaria p", {"probe"}),
         ("velaria sql --form", {"--format"}),
         ("velaria sql --format p", {"parquet"}),

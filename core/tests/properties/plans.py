@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from properties.tables import Kind
+from velaria_core.contract.modes import Metric
 from velaria_core.execution.state import Feed
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import Column, col, fn, lit, when
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators.hybrid_search import CONSTANTS, SCORES, Fusion
+from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.opaque import marker
+from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
 
@@ -463,6 +467,68 @@ def _values(draw: Draw, _made: Made, _other: Other) -> Made:
     return Made(op.Values(("k", "s"), tuple(map(tuple, rows))), {"k": Kind.INT, "s": Kind.TEXT})
 
 
+def _with_vector(draw: Draw, made: Made, name: str) -> Node:
+    """The plan with a column of vectors, some of them NULL, of zeros, or not finite."""
+    ints = [fn.coalesce(expression(draw, made, Kind.INT, 1), lit(0)).cast("DOUBLE") for _ in range(2)]
+    third = fn.coalesce(expression(draw, made, Kind.FLOAT, 1), lit(0.5))
+    kind = draw(st.sampled_from(["FLOAT[3]", "DOUBLE[3]", "FLOAT[]"]))
+    third = fn.nullif(third, lit(2.0)) if kind != "FLOAT[]" and draw(st.booleans()) else third
+    vector = when(expression(draw, made, Kind.BOOL, 1), fn.list_value(*ints, third)).end().cast(kind)
+    return op.WithColumn(made.node, ((name, vector.tree),))
+
+
+def _vector_search(draw: Draw, made: Made, other: Other) -> Made:
+    vector = made.fresh("v")
+    metric = draw(st.sampled_from(Metric))
+    threshold = draw(st.none() | st.sampled_from([0.0, 1.0, -2.5]))
+    options = (metric, draw(st.integers(1, 5)), threshold)
+    rows = _with_vector(draw, made, vector)
+    score = SCORE
+    if score in made.kinds:
+        return _filter(draw, made, other)
+    if draw(st.booleans()):
+        searched = draw(st.sampled_from([(0.0, 0.0, 0.0), (1.0, -0.5, 2.0)]))
+        node = op.Drop(op.VectorSearch(rows, vector, 3, searched, *options), (vector,))
+        return Made(node, made.kinds | {score: Kind.FLOAT})
+    queries = _apart(made, other())
+    if score in queries.kinds:
+        return _filter(draw, made, other)
+    both = Made(made.node, queries.kinds | made.kinds)
+    searched = both.fresh("s")
+    node = op.VectorSearch(rows, vector, 3, None, *options, _with_vector(draw, queries, searched), searched)
+    return Made(op.Drop(node, (vector, searched)), both.kinds | {score: Kind.FLOAT})
+
+
+def _keyword_search(draw: Draw, made: Made, other: Other) -> Made:
+    texts = made.of(Kind.TEXT)
+    if not texts or KEYWORD_SCORE in made.kinds:
+        return _filter(draw, made, other)
+    names = draw(st.lists(st.sampled_from(texts), min_size=1, max_size=2, unique=True))
+    fields = tuple((name, draw(st.sampled_from([1.0, 2.0]))) for name in names)
+    query = draw(st.sampled_from(["a", "b 1", "+a -null", "数据", "s*", '"it s" OR é']))
+    node = op.KeywordSearch(made.node, fields, query, draw(st.integers(1, 5)), "standard")
+    return Made(node, made.kinds | {KEYWORD_SCORE: Kind.FLOAT})
+
+
+def _hybrid_search(draw: Draw, made: Made, other: Other) -> Made:
+    texts = made.of(Kind.TEXT)
+    if not texts or set(SCORES) & set(made.kinds):
+        return _filter(draw, made, other)
+    vector = made.fresh("v")
+    rows = _with_vector(draw, made, vector)
+    fields = ((draw(st.sampled_from(texts)), 1.0),)
+    query = draw(st.sampled_from(["a", "b 1", "-null 数据 é"]))
+    searched, metric = draw(st.sampled_from([(0.0, 0.0, 0.0), (1.0, -0.5, 2.0)])), draw(st.sampled_from(Metric))
+    threshold = draw(st.none() | st.sampled_from([1.0, -2.5]))
+    fusion = draw(st.sampled_from(Fusion))
+    counts = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    node = op.HybridSearch(
+        rows, fields, query, vector, 3, searched, metric, *counts, threshold, fusion, CONSTANTS[fusion], "standard"
+    )
+    ranks = {name: Kind.INT if name.endswith("rank") else Kind.FLOAT for name in SCORES}
+    return Made(op.Drop(node, (vector,)), made.kinds | ranks)
+
+
 def _scan(_draw: Draw, _made: Made, other: Other) -> Made:
     return other()
 
@@ -499,8 +565,10 @@ STEPS: dict[type[Node], Step] = {
     op.Except: _except,
     op.Explode: _explode,
     op.Filter: _filter,
+    op.HybridSearch: _hybrid_search,
     op.Intersect: _intersect,
     op.Join: _join,
+    op.KeywordSearch: _keyword_search,
     op.Limit: _limit,
     op.Opaque: _opaque,
     op.Pivot: _pivot,
@@ -516,6 +584,7 @@ STEPS: dict[type[Node], Step] = {
     op.Union: _union,
     op.Unpivot: _unpivot,
     op.Values: _values,
+    op.VectorSearch: _vector_search,
     op.Watermark: _watermark,
     op.Window: _window,
     op.WindowAssign: _window_assign,

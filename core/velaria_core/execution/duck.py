@@ -12,12 +12,13 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from velaria_core.errors import (
     CatalogNotFoundError,
@@ -34,6 +35,7 @@ from velaria_core.errors import (
     VelariaError,
 )
 from velaria_core.execution.footers import Footers
+from velaria_core.logical.analyzers import JIEBA_FUNCTION, has_jieba, jieba_terms
 from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
@@ -120,6 +122,17 @@ class Engine:
                 self._root.execute(f"SET allowed_directories=[{allowed}]")
                 self._root.execute("SET enable_external_access=false")
             self._root.execute("ATTACH IF NOT EXISTS ':memory:' AS velaria_temp (READ_WRITE)")
+            if has_jieba():
+                # Two engines of one process that open one file share the functions that the first has made.
+                with suppress(duckdb.CatalogException):
+                    self._root.create_function(
+                        JIEBA_FUNCTION,
+                        _jieba,
+                        ["VARCHAR"],
+                        "VARCHAR[]",
+                        type=PythonUDFType.ARROW,
+                        null_handling=FunctionNullHandling.SPECIAL,
+                    )
         except duckdb.Error as error:
             raise translate(error, what=f"opening {settings.path or 'the engine'}") from error
 
@@ -190,16 +203,22 @@ class Engine:
         self._root.close()
 
 
+def _jieba(texts: pa.ChunkedArray) -> pa.Array:
+    """The engine's function JIEBA_FUNCTION, which is called with 2,048 texts at a time: 80,000 short ones a second."""
+    terms = [None if text is None else jieba_terms(text) for text in texts.to_pylist()]
+    return pa.array(terms, pa.list_(pa.string()))
+
+
 @dataclass(frozen=True, slots=True)
 class Computed:
     """Arrow data that Python computes, with the engine's help, when a query first reads it; none where none does.
 
     Attributes:
-        schema: its columns.
+        schema: its columns, or what tells them.
         rows: called on a thread of the engine; whatever it raises, the query raises.
     """
 
-    schema: pa.Schema
+    schema: pa.Schema | Callable[[Engine], pa.Schema]
     rows: Callable[[Engine], pa.Table]
 
 
@@ -213,7 +232,10 @@ class _Read:
         self.error: Exception | None = None
 
     def __arrow_c_schema__(self) -> object:
-        return self._data.schema.__arrow_c_schema__()
+        found = self._data.schema
+        if not isinstance(found, pa.Schema):
+            found = found(self._engine)
+        return found.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         with self._lock:

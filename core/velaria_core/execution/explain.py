@@ -25,6 +25,7 @@ from velaria_core.contract.modes import Shape
 from velaria_core.execution import batch
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.lower import lower
+from velaria_core.execution.searched import Access
 from velaria_core.execution.show import escaped
 from velaria_core.execution.strategy import GROUPINGS, GroupingNode, Machine, decided
 from velaria_core.logical.explain import SOURCE, facts, groups_inside, nearest_grouping, reason, sorted_by, steps
@@ -171,7 +172,8 @@ def explain_batch(
         Nodes root first; a node's id is the number of its logical step. About 1 ms a node.
     """
     nodes = steps(root)
-    computed = any(isinstance(node, ApplyInBatches) for node in nodes)
+    accesses = lower(root).accesses
+    computed = bool(accesses) or any(isinstance(node, ApplyInBatches) for node in nodes)
     tables = all(isinstance(node.relation.feed, pa.Table | None) for node in nodes if isinstance(node, Scan))
     counted = _COUNTED | {_ARROW} if tables and not computed else _COUNTED
     with batch.running(engine, root) as (cursor, lowered):
@@ -186,7 +188,7 @@ def explain_batch(
         frontend=Frontend(name=parser, dialect=dialect) if parser is not None else None,
         logical=LogicalPlan(seed_columns=nodes[0].columns, steps=tuple(node.label() for node in nodes)),
         physical=BatchPhysicalPlan(
-            nodes=_plan_nodes(nodes, alone, whole, measured),
+            nodes=_plan_nodes(nodes, alone, whole, measured, accesses),
             engine_plan=shown.text(),
             time_ms=None if measured is None else measured.time_ms,
         ),
@@ -246,7 +248,11 @@ def _machine(cursor: Cursor) -> Machine:
 
 
 def _plan_nodes(
-    nodes: Sequence[Node], alone: Planned, whole: EnginePlan, measured: Measured | None
+    nodes: Sequence[Node],
+    alone: Planned,
+    whole: EnginePlan,
+    measured: Measured | None,
+    accesses: Mapping[int, Access],
 ) -> tuple[PlanNode, ...]:
     numbers = {id(node): at for at, node in enumerate(nodes, start=1)}
     pushed = _pushed(nodes, whole)
@@ -255,12 +261,13 @@ def _plan_nodes(
     for node in reversed(nodes):
         told, shape = facts(node), node.stream()
         planned = alone.get(id(node))
+        answered = {"answered_by": accesses[id(node)].method} if id(node) in accesses else {}
         made.append(
             PlanNode(
                 id=numbers[id(node)],
                 operator=type(node).__name__,
                 label=node.label(),
-                details={**told.details(node), **pushed.get(id(node), {})},
+                details={**told.details(node), **answered, **pushed.get(id(node), {})},
                 kind=told.kind,
                 barrier=told.barrier if told.barrier is not None else _holds_back(node, alone),
                 reason=reason(node),

@@ -132,10 +132,15 @@ class Feeds:
         """Held by whoever writes to feeds, from before its transaction begins to after its commit."""
         return self._lock
 
-    def append(self, cursor: Cursor, base: str, listed: str, rows: str) -> int:
-        """`INSERT INTO base (listed) rows`, told to the feeds of the base, of which it has some."""
+    def append(self, cursor: Cursor, base: str, listed: str, rows: str, also: Callable[[Cursor], None]) -> int:
+        """`INSERT INTO base (listed) rows`, told to the feeds of the base, of which it has some.
+
+        Args:
+            also: what else belongs to the transaction.
+        """
         first, *others = self.of(base)
         with self._lock, cursor.transaction():
+            also(cursor)
             ((before,),) = cursor.rows(f"SELECT coalesce(max({_POSITION}), 0) FROM {first.sql}")
             # Into a feed first: the rows may be other ones each time that they are computed.
             inserted = cursor.execute(f"INSERT INTO {first.sql} ({listed}) {rows}")
@@ -145,8 +150,11 @@ class Feeds:
                 cursor.execute(f"INSERT INTO {other.sql} ({first.columns}) SELECT {first.columns} {new}")
         return inserted
 
-    def replace(self, cursor: Cursor, base: str, make: Callable[[], int]) -> int:
+    def replace(self, cursor: Cursor, base: str, make: Callable[[], int], also: Callable[[Cursor], None]) -> int:
         """Let `make` make the base anew: all its rows go, and those that it has then come.
+
+        Args:
+            also: what else belongs to the transaction, once the base is made.
 
         Raises:
             InputError[catalog.followed]: it would have other columns.
@@ -160,6 +168,7 @@ class Feeds:
                 raise followed(base, [feed.view for feed in feeds], "would have other columns")
             for feed in feeds:
                 self._fill(cursor, feed)
+            also(cursor)
         return made
 
     def take(self, cursor: Cursor, base: str, changes: str, sign: str) -> None:

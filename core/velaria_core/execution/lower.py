@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from velaria_core.execution.applied import computed
 from velaria_core.execution.duck import Engine
+from velaria_core.execution.searched import Access, access
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ApplyInBatches, Scan
 from velaria_core.logical.query import Query
@@ -30,11 +31,13 @@ class Lowered:
         sql: the text.
         feeds: the Arrow data that must be bound to names in it.
         files: the Parquet files that it reads; none where it may read others too.
+        accesses: what answers searches in it, by the search's id().
     """
 
     sql: str
     feeds: Mapping[str, Any]
     files: tuple[str, ...]
+    accesses: Mapping[int, Access] = field(default_factory=dict)
 
 
 # A plan is lowered for its schema first, and then to run.
@@ -45,14 +48,23 @@ def lower(root: Node) -> Lowered:
     """The query of a plan. 0.1 to 1 ms, and nothing when it is asked again; no I/O."""
     known = _KNOWN.get(root)
     if known is None:
-        known = _KNOWN[root] = _lowered(root)
+        known = _lowered(root)
+        # What answers a search knows the search: kept, neither would ever go.
+        if not known.accesses:
+            _KNOWN[root] = known
     return known
 
 
-def _lowered(root: Node) -> Lowered:
+def lower_without_access(root: Node) -> Lowered:
+    """The query of a plan whose searches the engine does itself."""
+    return _lowered(root, accessed=False)
+
+
+def _lowered(root: Node, *, accessed: bool = True) -> Lowered:
     uses: Counter[int] = Counter()
     feeds: dict[str, Any] = {}
     parquet: dict[str, tuple[str, ...]] = {}
+    accesses: dict[int, Access] = {}
     for node in root.walk():
         for child in node.inputs:
             uses[id(child)] += 1
@@ -63,6 +75,9 @@ def _lowered(root: Node) -> Lowered:
                 parquet[node.relation.sql] = node.relation.files
         elif isinstance(node, ApplyInBatches):
             feeds[node.feed_name] = computed(node)
+        elif accessed and (found := access(node)) is not None:
+            feeds[found.feed_name] = found.feed()
+            accesses[id(node)] = found
     shared: dict[int, Query] = {}
     texts: list[str] = []
 
@@ -70,8 +85,11 @@ def _lowered(root: Node) -> Lowered:
         if (known := shared.get(id(node))) is not None:
             return known
         # What Python computes runs its own queries over its input.
-        below = () if isinstance(node, ApplyInBatches) else node.inputs
-        made = node.batch(*(query(child) for child in below))
+        if (found := accesses.get(id(node))) is not None:
+            made = found.query()
+        else:
+            below = () if isinstance(node, ApplyInBatches) else node.inputs
+            made = node.batch(*(query(child) for child in below))
         if uses[id(node)] > 1 and not isinstance(node, Scan):
             name = quoted(f"shared_{len(texts) + 1}")
             texts.append(f"{name} AS ({made.sql()})")
@@ -81,7 +99,7 @@ def _lowered(root: Node) -> Lowered:
     text = query(root).sql()
     if texts:
         text = f"WITH {', '.join(texts)} {text}"
-    return Lowered(text, feeds, _only_files(text, parquet))
+    return Lowered(text, feeds, _only_files(text, parquet), accesses)
 
 
 def _only_files(text: str, parquet: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from velaria_core.contract.abi import DIFF
 from velaria_core.contract.modes import OutputMode, SinkMode
 from velaria_core.errors import ExternalError, StateError, VelariaError
 from velaria_core.execution import lower
@@ -29,6 +31,7 @@ from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import SCHEMA, Feed, Feeds, FeedSource, exists
 from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.runtime import StreamingQuery
+from velaria_core.execution.search.indexes import Indexes
 from velaria_core.execution.sinks.table import TableSink
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
@@ -43,11 +46,13 @@ _log = logging.getLogger("velaria.stream")
 
 
 class FollowedTableSink(TableSink):
-    """A table of the session whose changes are told to the views that follow it."""
+    """A table of the session whose changes are told to the views that follow it, and to its search indexes."""
 
-    def __init__(self, table: str, engine: Engine, feeds: Feeds, changed: Callable[[str], object]) -> None:
+    def __init__(
+        self, table: str, engine: Engine, feeds: Feeds, indexes: Indexes, changed: Callable[[str], object]
+    ) -> None:
         super().__init__(table, engine=engine)
-        self._told, self._feeds, self._changed = table, feeds, changed
+        self._told, self._feeds, self._indexes, self._changed = table, feeds, indexes, changed
 
     def commit(self, epoch: int, ref: str) -> None:
         with self._feeds.locked:
@@ -56,11 +61,15 @@ class FollowedTableSink(TableSink):
             self._changed(self._told)
 
     def _apply(self, rows: str, pending: pa.Table | None) -> None:
+        cursor, context, table = self._open_cursor(), self._context, f"main.{quoted(self._told)}"
+        assert context is not None, "rows are applied after open"
+        only_came = context.mode is SinkMode.APPEND or (
+            context.mode is SinkMode.RETRACT and pending is not None and pc.min(pending.column(DIFF)).as_py() > 0
+        )
+        self._indexes.changed(cursor, self._told, removed=not only_came)
         if not self._feeds.of(self._told):
             super()._apply(rows, pending)
             return
-        cursor, context, table = self._open_cursor(), self._context, f"main.{quoted(self._told)}"
-        assert context is not None, "rows are applied after open"
         if context.mode in (SinkMode.APPEND, SinkMode.RETRACT):
             self._feeds.take(cursor, self._told, f"{rows} AS c", COUNT)
             super()._apply(rows, pending)
@@ -93,9 +102,9 @@ class View:
 class Views:
     """The materialized views of one session."""
 
-    def __init__(self, engine: Engine, feeds: Feeds) -> None:
+    def __init__(self, engine: Engine, feeds: Feeds, indexes: Indexes) -> None:
         self._engine = engine
-        self._feeds = feeds
+        self._feeds, self._indexes = feeds, indexes
         self._views: dict[str, View] = {}
         self._folder = Path(f"{engine.settings.path}.views") if engine.settings.path is not None else None
         self._wake = threading.Condition()
@@ -255,7 +264,7 @@ class Views:
             checkpoint_path=str(folder) if folder is not None else None,
             output_mode=OutputMode.APPEND if view.append else OutputMode.UPDATE,
         )
-        sink = FollowedTableSink(view.name, self._engine, self._feeds, self.changed)
+        sink = FollowedTableSink(view.name, self._engine, self._feeds, self._indexes, self.changed)
         view.query = StreamingQuery(self._engine, node, sink, options)
         view.query.label = f"MATERIALIZED VIEW {view.name}"
 

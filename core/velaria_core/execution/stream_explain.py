@@ -161,7 +161,9 @@ def _plan_nodes(nodes: Sequence[Node], flow: Dataflow, *, measured: bool) -> tup
             above = numbers[id(runs_in[id(node)])]
             made.append(replace(plain, details={**plain.details, "runs_in": f"#{above}"}))
             continue
-        told = replace(plain, **_of_step(computed_by[-1], node))
+        # Of several, the last that is more than a statement over the changes.
+        main = next((step for step in reversed(computed_by) if step.impl != Step.impl), computed_by[-1])
+        told = replace(plain, **_of_step(main, node))
         made.append(replace(told, **_measured(flow, own[id(node)])) if measured else told)
     return tuple(made)
 

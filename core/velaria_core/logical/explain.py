@@ -24,8 +24,10 @@ from velaria_core.logical.operators import (
     Except,
     Explode,
     Filter,
+    HybridSearch,
     Intersect,
     Join,
+    KeywordSearch,
     Limit,
     Opaque,
     Pivot,
@@ -41,6 +43,7 @@ from velaria_core.logical.operators import (
     Union,
     Unpivot,
     Values,
+    VectorSearch,
     Watermark,
     Window,
     WindowAssign,
@@ -48,6 +51,7 @@ from velaria_core.logical.operators import (
 )
 from velaria_core.logical.operators.apply_in_batches import function_name
 from velaria_core.logical.operators.opaque import marker
+from velaria_core.logical.operators.vector_search import compare
 
 Details = dict[str, str]
 
@@ -286,6 +290,38 @@ def _watermark(node: Watermark) -> Details:
     }
 
 
+def _keyword_search(node: KeywordSearch) -> Details:
+    return {
+        "columns": _bracketed(f"{name}^{weight:g}" for name, weight in node.fields),
+        "query": str(node.query),
+        "analyzer": node.analyzer,
+        "top_k": str(node.top_k),
+    }
+
+
+def _hybrid_search(node: HybridSearch) -> Details:
+    return {
+        "columns": _bracketed(f"{name}^{weight:g}" for name, weight in node.fields),
+        "query": node.text,
+        "column": node.column,
+        "metric": node.metric,
+        "fusion": node.fusion,
+        "constant": f"{node.constant:g}",
+        "top_k": str(node.top_k),
+        "candidates": str(node.candidates),
+    }
+
+
+def _vector_search(node: VectorSearch) -> Details:
+    return {
+        "column": node.column,
+        "metric": node.metric,
+        "top_k": str(node.top_k),
+        **({"dimension": str(node.length)} if node.length is not None else {}),
+        **({"score": f"{compare(node.metric)} {node.threshold:g}"} if node.threshold is not None else {}),
+    }
+
+
 def _explode(node: Explode) -> Details:
     return {"column": node.column, "output": node.output, "outer": _flag(node.outer)}
 
@@ -321,8 +357,10 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Except: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
     Explode: Facts(FUSED, False, _ROW_WISE, _explode),
     Filter: Facts(FUSED, False, _ROW_WISE, lambda node: {"predicate": listed([node.predicate])}),
+    HybridSearch: Facts("Search", True, "how a row ranks depends on all rows", _hybrid_search),
     Intersect: Facts("SetOperation", True, _ROW_IN_BOTH, lambda node: {"all": _flag(node.all)}),
     Join: Facts("Join", None, "rows of two inputs are matched", _join),
+    KeywordSearch: Facts("Search", True, "what a match is worth depends on all rows", _keyword_search),
     Limit: Facts("Limit", False, "stops its input when it has its rows", _limit),
     Opaque: Facts(OPAQUE, None, "the engine runs the block as it is written: {node.reason}", _opaque),
     Pivot: Facts("Aggregate", True, "a group is complete when the last row is in", _pivot),
@@ -342,6 +380,7 @@ FACTS: Final[Mapping[type[Node], Facts]] = {
     Union: Facts("Union", False, "the rows of both inputs pass", lambda node: {"by_name": _flag(node.by_name)}),
     Unpivot: Facts(FUSED, False, _ROW_WISE, _unpivot),
     Values: Facts(SOURCE, False, "the rows stand in the query", lambda node: {"rows": str(len(node.rows))}),
+    VectorSearch: Facts("Search", True, "whether a row is among the nearest depends on all rows", _vector_search),
     Watermark: Facts(FUSED, False, _ROW_WISE, _watermark),
     Window: Facts(
         "Window", None, "a row is computed from the rows of its window", lambda n: {"calls": _bracketed(n.calls)}

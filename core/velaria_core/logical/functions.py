@@ -13,12 +13,16 @@ stands for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.parsers.duckdb import DuckDBParser
 from sqlglot.tokenizer_core import Token, TokenType
+
+from velaria_core.errors import InputError, Place
+from velaria_core.logical.similarity import SIMILARITIES, similarity_call
 
 _DUCKDB: Final = Dialect.get_or_raise("duckdb")
 _DAY_OF: Final = "TIMESTAMP"
@@ -218,7 +222,7 @@ def parsed(tokens: Sequence[Token], text: str) -> exp.Expr | None:
         elif isinstance(node, (exp.IgnoreNulls, exp.RespectNulls)):
             # sqlglot prints it for these alone, and leaves it out elsewhere.
             faithful_all = faithful_all and isinstance(_within(node), _NULLS_WINDOWS)
-    return _resolved(tree, calls) if faithful_all else None
+    return _resolved(tree, calls, text) if faithful_all else None
 
 
 def _is_misread(token: Token, behind: Sequence[Token]) -> bool:
@@ -245,11 +249,16 @@ def faithful(tree: exp.Expr) -> exp.Expr:
     return _resolved(copied, list(copied.find_all(exp.Anonymous, exp.WithinGroup)))
 
 
-def _resolved(tree: exp.Expr, calls: Sequence[exp.Expr]) -> exp.Expr:
+def _resolved(tree: exp.Expr, calls: Sequence[exp.Expr], text: str | None = None) -> exp.Expr:
     """Resolve Velaria's own names among the calls of `tree`, in place; the tree, or what stands for it."""
     # Innermost first, so that what is moved into a new node is resolved by then.
     for node in reversed(calls):
-        made = _made(node)
+        try:
+            made = _made(node)
+        except InputError as error:
+            if text is not None and "start" in node.meta:
+                error.place = Place.in_text(text, node.meta["start"], node.meta["end"] - node.meta["start"] + 1)
+            raise
         if made is None:
             continue
         if node is tree:
@@ -347,4 +356,5 @@ VELARIA_FUNCTIONS: Final[Mapping[str, Builder]] = {
     "iso_year": _of_day("isoyear"),
     "iso_week": _of_day("week"),
     "unix_timestamp": _unix_timestamp,
+    **{name: partial(similarity_call, name) for name in SIMILARITIES},
 }

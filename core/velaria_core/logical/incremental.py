@@ -100,16 +100,19 @@ class Recompute:
 
     Attributes:
         reason: why nothing better exists, for explain.
+        pays, keeps: what an epoch pays and what state is, where the node says of itself how it is several operators.
     """
 
     reason: str
+    pays: str = "all rows, every epoch"
+    keeps: str = "rows of the input"
     name = "recompute"
 
     def cost(self) -> str:
-        return "all rows, every epoch"
+        return self.pays
 
     def state(self) -> str:
-        return "rows of the input"
+        return self.keeps
 
 
 @dataclass(frozen=True, slots=True)

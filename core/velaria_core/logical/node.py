@@ -100,6 +100,10 @@ class Node(ABC):
         bound = shared[at]
         return tuple(Horizon(names[at], bound, bound) for names in shape.by)
 
+    def apart(self) -> Node | None:
+        """The same as several operators, over the inputs of this one, where these have better incremental forms."""
+        return None
+
     def over(self, inputs: Sequence[Node], carry: tuple[str, ...] = ()) -> Self:
         """This operator over other inputs. `carry` are columns of theirs that a linear operator hands on as they are;
         most keep every column of their input and need not do anything."""

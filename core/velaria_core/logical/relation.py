@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Relation:
     """Rows that the engine can read by name or call. Compared by identity.
 
@@ -21,6 +21,7 @@ class Relation:
         pushdown: what the reader itself takes over: any of projection, filter, limit. The engine does the rest.
         details: what explain adds, e.g. paths, delimiter, bytes.
         files: the files that `sql` reads each time; none where its rows are held, or are no files.
+        indexes: the search indexes of the session whose stored table this is, or None.
         source: the source of a stream, as contract.abi has it; None for rows that are there.
     """
 
@@ -33,3 +34,4 @@ class Relation:
     details: tuple[tuple[str, str], ...] = field(default=())
     files: tuple[str, ...] = ()
     source: Any = None
+    indexes: Any = None

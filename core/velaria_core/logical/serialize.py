@@ -17,16 +17,24 @@ from typing import Any, Final
 import pyarrow as pa
 from sqlglot import exp, serde
 
+from velaria_core.contract.modes import Metric
 from velaria_core.errors import InputError, StateError
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ALL, JoinKind
 from velaria_core.logical.operators.apply_in_batches import function_name
+from velaria_core.logical.operators.hybrid_search import Fusion
 from velaria_core.logical.relation import Relation
 
 VERSION: Final = 1
 _NODES: Final = {operator.__name__: operator for operator in ALL}
-_ENUMS: Final[Mapping[str, type[Enum]]] = {"JoinKind": JoinKind, "Late": Late, "TimeKind": TimeKind}
+_ENUMS: Final[Mapping[str, type[Enum]]] = {
+    "Fusion": Fusion,
+    "JoinKind": JoinKind,
+    "Late": Late,
+    "Metric": Metric,
+    "TimeKind": TimeKind,
+}
 
 
 def dumps(root: Node) -> str:

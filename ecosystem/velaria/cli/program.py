@@ -25,6 +25,7 @@ COMMANDS = {
     "stream": "stream",
     "probe": "probe",
     "explain": "explain",
+    "vector-search": "vector_search",
     "completion": "completion",
 }
 

@@ -66,6 +66,7 @@ def compile_steps(
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
     made: dict[int, Step] = {}
+    apart: list[Node] = []  # kept, as what is known of nodes is known by their identity
     numbers = count(1)
     uses: Counter[int] = Counter(id(child) for node in root.walk() for child in node.inputs)
 
@@ -84,6 +85,8 @@ def compile_steps(
     closes, whole = _closing(root, uses, times) if output is OutputMode.APPEND else (frozenset(), frozenset())
 
     def built(node: Node) -> Step:
+        if id(node) not in made and (parts := node.apart()) is not None:
+            made[id(node)] = built_of(node, parts)
         if id(node) not in made:
             step = make(node)
             if taken := RESERVED.intersection(map(str.lower, step.schema.names)):
@@ -94,6 +97,18 @@ def compile_steps(
             made[id(node)] = step
             steps.append(step)
         return made[id(node)]
+
+    def built_of(node: Node, parts: Node) -> Step:
+        """The step of a node that runs as several. Explain shows them as this one."""
+        inner = _between(parts, node.inputs)
+        apart.extend(inner)
+        for part in inner:
+            uses.update(id(child) for child in part.inputs if all(child is not below for below in node.inputs))
+        found = built(parts)
+        for step in steps:
+            if any(step.node is part for part in inner):
+                step.node = node
+        return found
 
     def make(node: Node) -> Step:
         if isinstance(node, Scan):
@@ -201,6 +216,19 @@ def compile_steps(
         held.node, held.times = root, result.times
         steps.append(held)
     return Dataflow(tuple(steps), sources)
+
+
+def _between(root: Node, inputs: Sequence[Node]) -> list[Node]:
+    """The nodes from a root down to the inputs, each once, without these."""
+    found: dict[int, Node] = {}
+    ends = {id(one) for one in inputs}
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if id(node) not in ends and id(node) not in found:
+            found[id(node)] = node
+            pending.extend(node.inputs)
+    return list(found.values())
 
 
 def _continues(node: Node, uses: Counter[int], whole: Container[int] = ()) -> bool:

@@ -11,8 +11,10 @@ from velaria_core.logical.operators.drop_duplicates import DropDuplicates
 from velaria_core.logical.operators.except_ import Except
 from velaria_core.logical.operators.explode import Explode
 from velaria_core.logical.operators.filter import Filter
+from velaria_core.logical.operators.hybrid_search import HybridSearch
 from velaria_core.logical.operators.intersect import Intersect
 from velaria_core.logical.operators.join import Join, JoinKind
+from velaria_core.logical.operators.keyword_search import KeywordSearch
 from velaria_core.logical.operators.limit import Limit
 from velaria_core.logical.operators.opaque import Opaque
 from velaria_core.logical.operators.pivot import Pivot
@@ -28,6 +30,7 @@ from velaria_core.logical.operators.top_k import TopK
 from velaria_core.logical.operators.union import Union
 from velaria_core.logical.operators.unpivot import Unpivot
 from velaria_core.logical.operators.values import Values
+from velaria_core.logical.operators.vector_search import VectorSearch
 from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.operators.window import Window
 from velaria_core.logical.operators.window_assign import WindowAssign
@@ -42,8 +45,10 @@ ALL: tuple[type[Node], ...] = (
     Except,
     Explode,
     Filter,
+    HybridSearch,
     Intersect,
     Join,
+    KeywordSearch,
     Limit,
     Opaque,
     Pivot,
@@ -59,6 +64,7 @@ ALL: tuple[type[Node], ...] = (
     Union,
     Unpivot,
     Values,
+    VectorSearch,
     Watermark,
     Window,
     WindowAssign,
@@ -75,9 +81,11 @@ __all__ = [
     "Except",
     "Explode",
     "Filter",
+    "HybridSearch",
     "Intersect",
     "Join",
     "JoinKind",
+    "KeywordSearch",
     "Limit",
     "Opaque",
     "Pivot",
@@ -93,6 +101,7 @@ __all__ = [
     "Union",
     "Unpivot",
     "Values",
+    "VectorSearch",
     "Watermark",
     "Window",
     "WindowAssign",

@@ -47,7 +47,7 @@ class TopK(Unary):
             return rows.ordered(self.keys).limited(self.count, self.offset)
         # By one key the engine keeps the first rows of each group; by several it sorts all, 3.3 ms instead of 0.7 for
         # 20,000 rows. So several are one: the engine's own key for sorting.
-        keys = [_sort_key(self.keys)] if len(self.keys) > 1 else [key.copy() for key in self.keys]
+        keys = [sort_key(self.keys)] if len(self.keys) > 1 else [key.copy() for key in self.keys]
         order = exp.Order(expressions=keys) if keys else None
         partition = [reference(name) for name in self.by]
         rank = exp.Window(this=call(self.rank), partition_by=partition, order=order, over="OVER")
@@ -62,7 +62,7 @@ class TopK(Unary):
         return Recompute("a top-k over all rows")
 
 
-def _sort_key(keys: Sequence[exp.Ordered]) -> exp.Expr:
+def sort_key(keys: Sequence[exp.Ordered]) -> exp.Expr:
     """One value that sorts as these keys do."""
     arguments: list[exp.Expr] = []
     for key in keys:

@@ -45,6 +45,7 @@ from velaria_core.logical.operators import (
 from velaria_core.logical.operators.opaque import marker
 from velaria_core.logical.query import Named, Sets
 from velaria_core.logical.scope import Entry, Scope, distinct_names, place_of, share_places
+from velaria_core.logical.sql.searches import bind_fused_search, bind_keyword_search, bind_vector_search
 from velaria_core.logical.sql.statements import Select
 from velaria_core.logical.sql.time_windows import bind_window_function, is_window_function
 
@@ -60,6 +61,9 @@ class Tables(Protocol):
 
     def time_kind(self, node: Node, column: str) -> TimeKind:
         """What kind of time a column holds; SqlSemanticError where it holds none."""
+
+    def type_of(self, node: Node, column: str) -> pa.DataType:
+        """The type of a node's column, as the engine has it."""
 
     def schema_of(self, template: str, tables: Sequence[Node]) -> pa.Schema:
         """The columns that an opaque query gives, as the engine binds it."""
@@ -363,9 +367,20 @@ class Binder:
             node = WindowAssign(node, time.name, kind, by.every_ms, by.slide_ms, by.name)
             entry = Entry(None, ((by.name, by.name),))
             scope = replace(scope, entries=(*scope.entries, entry))
-        for search in (clauses.keyword_search, clauses.hybrid_search):
-            if search is not None:
-                raise SqlUnsupportedError("sql.unsupported", "search clauses come with the search operators")
+        keywords, vectors = clauses.keyword_search, clauses.hybrid_search
+        if vectors is not None and vectors.fuse is not None:
+            if keywords is None:
+                raise SqlSemanticError(
+                    "search.fusion",
+                    "FUSE needs a KEYWORD SEARCH to fuse with",
+                    hint="KEYWORD SEARCH(column) QUERY 'words' before HYBRID SEARCH",
+                    place=vectors.fuse.span.place(self._text),
+                )
+            return bind_fused_search(keywords, vectors, node, scope, self._tables, self._text)
+        if keywords is not None:
+            node, scope = bind_keyword_search(keywords, node, scope, self._tables, self._text)
+        if vectors is not None:
+            return bind_vector_search(vectors, node, scope, self._tables, self._text)
         return node, scope
 
     def _scalar(self, tree: exp.Expr, scope: Scope, clause: str, aliases: Mapping[str, exp.Expr]) -> exp.Expr:

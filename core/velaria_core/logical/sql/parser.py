@@ -20,6 +20,7 @@ from velaria_core.logical.sql.durations import NotADuration, interval_millisecon
 from velaria_core.logical.sql.queries import QUERY_WORDS, EngineParses, Source, read_expression, read_query
 from velaria_core.logical.sql.statements import (
     ColumnDef,
+    CreateIndex,
     CreateTable,
     CreateView,
     Describe,
@@ -82,9 +83,7 @@ _UNSUPPORTED: Final[Mapping[str, str | None]] = {
     "REVOKE": None,
 }
 _UNSUPPORTED_CREATE: Final[Mapping[str, str | None]] = {
-    "INDEX": "tables are scanned in columns; none is needed to filter or join",
-    "VECTOR INDEX": "HYBRID SEARCH and vector_search compare with every row",
-    "KEYWORD INDEX": "KEYWORD SEARCH ranks every row that WHERE leaves",
+    "UNIQUE INDEX": "an index here is of a search; tables are scanned in columns",
     "FUNCTION": "register a Python function with the session",
     "MACRO": "register a Python function with the session",
     "TYPE": None,
@@ -108,6 +107,7 @@ _SHOWN: Final = {
     "SINKS": ShowKind.SINKS,
     "VIEWS": ShowKind.VIEWS,
     "STREAMS": ShowKind.STREAMS,
+    "INDEXES": ShowKind.INDEXES,
     "FUNCTIONS": ShowKind.FUNCTIONS,
 }
 _CONSTRAINTS: Final = frozenset(
@@ -231,13 +231,13 @@ class _Statement:
 
     # --- CREATE --------------------------------------------------------------------------------------------
 
-    def _create(self) -> CreateTable | CreateView:
+    def _create(self) -> CreateIndex | CreateTable | CreateView:
         cursor = self._cursor
         cursor.expect("CREATE")
         or_replace = cursor.accept("OR", "REPLACE")
         temp = cursor.accept("TEMP") or cursor.accept("TEMPORARY")
         for what, hint in _UNSUPPORTED_CREATE.items():
-            if cursor.sees(*what.split()) or (what == "INDEX" and cursor.sees("UNIQUE", "INDEX")):
+            if cursor.sees(*what.split()):
                 last = cursor.tokens[cursor.at + len(what.split()) - 1]
                 raise self._unsupported(f"CREATE {what}", hint, span(cursor.tokens[cursor.at], last))
         if cursor.accept("MATERIALIZED"):
@@ -245,6 +245,10 @@ class _Statement:
             return self._create_view(or_replace, temp, materialized=True)
         if cursor.accept("VIEW"):
             return self._create_view(or_replace, temp, materialized=False)
+        if cursor.sees("INDEX") or cursor.sees("VECTOR", "INDEX") or cursor.sees("KEYWORD", "INDEX"):
+            if or_replace or temp:
+                raise self._unsupported("CREATE OR REPLACE or TEMP of an INDEX", "DROP INDEX name first", cursor.here())
+            return self._create_index()
         kind = TableKind.TABLE
         for one in (TableKind.SOURCE, TableKind.SINK):
             if cursor.accept(one.name):
@@ -259,6 +263,23 @@ class _Statement:
                 else None,
             )
         return self._create_table(kind, or_replace, temp)
+
+    def _create_index(self) -> CreateIndex:
+        cursor = self._cursor
+        kind = None if cursor.sees("INDEX") else word(cursor.next()).lower()
+        cursor.expect("INDEX")
+        if_not_exists = cursor.accept("IF", "NOT", "EXISTS")
+        name = str(cursor.name("a name for the index").text)
+        cursor.expect("ON", after="the name of the index")
+        table = self._name("a table after ON")
+        start = cursor.here()
+        if not cursor.sees("("):
+            raise cursor.expected("( and the columns", after=f"ON {table}")
+        columns, _ = self._names_in_parentheses()
+        columns_span = Span(start.offset, span(cursor.previous()).end - start.offset)
+        options, option_spans = self._options() if cursor.sees("WITH") else ({}, {})
+        cursor.finish("the statement")
+        return CreateIndex(name, kind, table, columns, columns_span, options, option_spans, if_not_exists, self._whole)
 
     def _create_table(self, kind: TableKind, or_replace: bool, temp: bool) -> CreateTable:
         cursor = self._cursor
@@ -550,13 +571,14 @@ class _Statement:
             (("SINK", "TABLE"), DropKind.SINK),
             (("SINK",), DropKind.SINK),
             (("TABLE",), DropKind.TABLE),
+            (("INDEX",), DropKind.INDEX),
         )
         kind = next((kind for words, kind in kinds if cursor.accept(*words)), None)
         if kind is None:
             what = word(self._tokens[1]) if len(self._tokens) > 1 else ""
             if what in _UNSUPPORTED_CREATE:
                 raise self._unsupported(f"DROP {what}", None, cursor.here())
-            raise cursor.expected("TABLE, SOURCE, SINK, VIEW or MATERIALIZED VIEW", after="DROP")
+            raise cursor.expected("TABLE, SOURCE, SINK, VIEW, MATERIALIZED VIEW or INDEX", after="DROP")
         if_exists = cursor.accept("IF", "EXISTS")
         name = self._name(f"the name of a {kind.value}")
         if cursor.sees("CASCADE"):
@@ -614,7 +636,7 @@ class _Statement:
             raise self._unsupported(f"SHOW {what}", hint, cursor.here())
         if what not in _SHOWN:
             raise cursor.expected(
-                "TABLES, SOURCES, SINKS, VIEWS, MATERIALIZED VIEWS, STREAMS or FUNCTIONS",
+                "TABLES, SOURCES, SINKS, VIEWS, MATERIALIZED VIEWS, INDEXES, STREAMS or FUNCTIONS",
                 after="SHOW",
                 hint="DESCRIBE name shows the columns of a table",
             )

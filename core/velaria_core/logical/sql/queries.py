@@ -1,8 +1,8 @@
 """Queries: Velaria's clauses are cut out of the tokens of a SELECT, sqlglot reads the rest.
 
-`WINDOW BY ... EVERY ...`, `KEYWORD SEARCH (...) QUERY ...`, `HYBRID SEARCH ... QUERY ...` and `EMIT ...` are found
-by looking ahead far enough that no valid SQL is mistaken for them, so none of their words is reserved. Places
-stay true, since tokens keep their offsets and what is cut from the text leaves blanks (ADR 0003).
+`WINDOW BY ... EVERY ...`, `KEYWORD SEARCH (...) QUERY ...`, `HYBRID SEARCH ... QUERY ...` (or `VECTOR SEARCH`) and
+`EMIT ...` are found by looking ahead far enough that no valid SQL is mistaken for them, so none of their words is
+reserved. Places stay true, since tokens keep their offsets and what is cut from the text leaves blanks (ADR 0003).
 
 What sqlglot makes of the window table functions, for the binder (each is the `this` of an exp.Table in FROM):
 
@@ -18,7 +18,7 @@ What sqlglot makes of the window table functions, for the binder (each is the `t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,22 +27,24 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
+from velaria_core.contract.modes import Metric
 from velaria_core.errors import (
     Place,
     SqlSemanticError,
     SqlSyntaxError,
     SqlUnsupportedError,
     VelariaError,
-    did_you_mean,
 )
 from velaria_core.logical.expr import DIALECT
 from velaria_core.logical.functions import parsed
+from velaria_core.logical.searching import TOP_K
+from velaria_core.logical.similarity import metric_named
 from velaria_core.logical.sql.durations import NotADuration, is_unit, milliseconds
 from velaria_core.logical.sql.statements import (
     Emit,
+    Fuse,
     HybridSearch,
     KeywordSearch,
-    Metric,
     Parameter,
     Select,
     WindowBy,
@@ -67,7 +69,7 @@ EngineParses = Callable[[str], VelariaError | None]
 Clause = WindowBy | KeywordSearch | HybridSearch
 
 QUERY_WORDS: Final = frozenset({"SELECT", "WITH", "FROM", "VALUES", "PIVOT", "UNPIVOT", "TABLE"})
-_CLAUSE_WORDS: Final = frozenset({"WINDOW", "KEYWORD", "HYBRID"})
+_CLAUSE_WORDS: Final = frozenset({"WINDOW", "KEYWORD", "HYBRID", "VECTOR"})
 _SET_OPERATORS: Final = frozenset({"UNION", "INTERSECT", "EXCEPT"})
 _TAIL_WORDS: Final = frozenset({"ORDER BY", "LIMIT", "OFFSET", "FETCH"})
 _AFTER_CLAUSES: Final = frozenset({"GROUP BY", "HAVING", "QUALIFY", "ORDER BY", "LIMIT", "OFFSET", "FETCH"})
@@ -75,10 +77,8 @@ _WINDOW_FUNCTIONS: Final = frozenset({"TUMBLE", "HOP", "SESSION"})
 _PREPARED_WORDS: Final = ("?", "TABLE", "SESSION", "WINDOW", "PIVOT")
 _LACKING_WORDS: Final = ("POSITION", "TABLE", "WINDOW")
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
-_METRICS: Final = {"cosine": Metric.COSINE, "cosin": Metric.COSINE, "dot": Metric.DOT, "l2": Metric.L2}
 # Trees are walked by recursion, a few frames to a level.
 _DEPTH_MAX: Final = 200
-_DEFAULT_TOP_K: Final = 10
 
 
 @dataclass(slots=True)
@@ -338,9 +338,13 @@ def _starts_clause(tokens: Sequence[Token], at: int) -> bool:
         return sees(tokens, _after_path(tokens, at + 2), "EVERY")
     if sees(tokens, at, "KEYWORD", "SEARCH", "("):
         return sees(tokens, _after_group(tokens, at + 2), "QUERY")
-    if sees(tokens, at, "HYBRID", "SEARCH"):
+    if _sees_vectors(tokens, at):
         return sees(tokens, _after_path(tokens, at + 2), "QUERY")
     return False
+
+
+def _sees_vectors(tokens: Sequence[Token], at: int) -> bool:
+    return sees(tokens, at, "HYBRID", "SEARCH") or sees(tokens, at, "VECTOR", "SEARCH")
 
 
 def _after_path(tokens: Sequence[Token], at: int) -> int:
@@ -403,39 +407,93 @@ def _window_by(source: Source, cursor: Cursor) -> WindowBy:
 def _keyword_search(source: Source, cursor: Cursor) -> KeywordSearch:
     start = cursor.expect("KEYWORD")
     cursor.expect("SEARCH", "(", after="KEYWORD")
-    columns = [_column(cursor, "a text column")]
-    while cursor.accept(","):
+    columns: list[exp.Column] = []
+    weights: list[float] = []
+    while not columns or cursor.accept(","):
         columns.append(_column(cursor, "a text column"))
+        weights.append(_number(cursor, "^") if cursor.accept("^") else 1.0)
     cursor.expect(")", after="the columns of KEYWORD SEARCH")
     cursor.expect("QUERY", after="the columns of KEYWORD SEARCH")
     query = _text(source, cursor, "the words to search for, in single quotes")
-    top_k: int | Parameter = _DEFAULT_TOP_K
-    if cursor.accept("TOP_K"):
-        top_k = _count(source, cursor)
-    return KeywordSearch(tuple(columns), query, top_k, span(start, cursor.previous()))
+    query_span = query.span if isinstance(query, Parameter) else span(cursor.previous())
+    top_k: int | Parameter | None = None
+    analyzer: str | None = None
+    for option in _options(source, cursor, ("TOP_K", "ANALYZER")):
+        if option == "TOP_K":
+            top_k = _count(source, cursor)
+        else:
+            analyzer = str(cursor.next().text) if cursor.sees_string() else str(cursor.name("an analyzer").text)
+    where = span(start, cursor.previous())
+    return KeywordSearch(tuple(columns), query, query_span, top_k, where, tuple(weights), analyzer)
 
 
-def _hybrid_search(source: Source, cursor: Cursor) -> HybridSearch:
-    start = cursor.expect("HYBRID")
-    cursor.expect("SEARCH", after="HYBRID")
-    column = _column(cursor, "a vector column after HYBRID SEARCH")
-    cursor.expect("QUERY", after="the column of HYBRID SEARCH")
-    query = _text(source, cursor, "a vector in single quotes, as '[0.1, 0.2]'")
-    metric, top_k, threshold = Metric.COSINE, _DEFAULT_TOP_K, None
+def _options(source: Source, cursor: Cursor, known: Iterable[str]) -> Iterator[str]:
+    """The words of options that follow, each once, in any order; the caller reads what comes after each."""
     given: set[str] = set()
-    while (token := cursor.peek()) is not None and word(token) in {"METRIC", "TOP_K", "SCORE_THRESHOLD"}:
-        option = word(cursor.next())
+    while (token := cursor.peek()) is not None and (option := word(token)) in known:
+        cursor.next()
         if option in given:
             raise SqlSyntaxError("sql.clause_order", f"{option} is given twice", place=span(token).place(source.text))
         given.add(option)
+        yield option
+
+
+def _hybrid_search(source: Source, cursor: Cursor) -> HybridSearch:
+    start = cursor.next()
+    name = f"{word(start)} SEARCH"
+    cursor.expect("SEARCH", after=word(start))
+    column = _column(cursor, f"a vector column after {name}")
+    cursor.expect("QUERY", after=f"the column of {name}")
+    query, query_span = _query_vector(source, cursor)
+    metric = Metric.COSINE
+    top_k: int | Parameter = TOP_K
+    threshold: float | Parameter | None = None
+    fusion: tuple[str, float | None, Span] | None = None
+    candidates: int | Parameter | None = None
+    for option in _options(source, cursor, ("METRIC", "TOP_K", "SCORE_THRESHOLD", "FUSE", "CANDIDATES")):
         match option:
+            case "FUSE":
+                fusion = _fusion(cursor)
+            case "CANDIDATES":
+                candidates = _count(source, cursor, after="CANDIDATES")
             case "METRIC":
                 metric = _metric(cursor)
             case "TOP_K":
-                top_k = _count(source, cursor)  # type: ignore[assignment]
+                top_k = _count(source, cursor)
             case _:
-                threshold = _number(cursor, "SCORE_THRESHOLD")
-    return HybridSearch(column, query, metric, top_k, threshold, span(start, cursor.previous()))
+                threshold = _parameter(source, cursor) or _number(cursor, "SCORE_THRESHOLD")
+    where = span(start, cursor.previous())
+    fuse = None
+    if fusion is not None:
+        fuse = Fuse(*fusion[:2], candidates, fusion[2])
+    elif candidates is not None:
+        raise SqlSyntaxError(
+            "sql.syntax",
+            "CANDIDATES are of searches that are fused",
+            hint="add FUSE RRF",
+            place=where.place(source.text),
+        )
+    return HybridSearch(column, query, query_span, metric, top_k, threshold, where, fuse)
+
+
+def _fusion(cursor: Cursor) -> tuple[str, float | None, Span]:
+    """`RRF`, `RRF 60`, `WEIGHTED 0.3`."""
+    name = cursor.name("RRF or WEIGHTED after FUSE")
+    token = cursor.peek()
+    constant = _number(cursor, str(name.text)) if token is not None and token.token_type == TokenType.NUMBER else None
+    return str(name.text), constant, span(name, cursor.previous())
+
+
+def _query_vector(source: Source, cursor: Cursor) -> tuple[str | Parameter | exp.Column, Span]:
+    """What is searched for, and where it stands: a text, a parameter, or the column of a table, as `q.embedding`."""
+    first, dot = cursor.peek(), cursor.peek(1)
+    query: str | Parameter | exp.Column
+    if first is not None and is_name(first) and dot is not None and dot.text == ".":
+        query = _column(cursor, "a table and its column of vectors")
+    else:
+        query = _text(source, cursor, "a vector in single quotes, as '[0.1, 0.2]', or a column, as q.embedding")
+    assert first is not None, "something was read"
+    return query, span(first, cursor.previous())
 
 
 def _emit(text: str, tokens: Sequence[Token], *, nested: bool) -> tuple[Emit | None, Sequence[Token]]:
@@ -529,13 +587,13 @@ def _text(source: Source, cursor: Cursor, what: str) -> str | Parameter:
     return parameter
 
 
-def _count(source: Source, cursor: Cursor) -> int | Parameter:
+def _count(source: Source, cursor: Cursor, after: str = "TOP_K") -> int | Parameter:
     parameter = _parameter(source, cursor)
     if parameter is not None:
         return parameter
     token = cursor.peek()
     if token is None or token.token_type != TokenType.NUMBER or not token.text.isdigit() or int(token.text) == 0:
-        raise cursor.expected("a whole number of at least 1", after="TOP_K")
+        raise cursor.expected("a whole number of at least 1", after=after)
     return int(cursor.next().text)
 
 
@@ -559,18 +617,15 @@ def _number(cursor: Cursor, after: str) -> float:
 
 def _metric(cursor: Cursor) -> Metric:
     token = cursor.peek()
-    name = str(token.text).lower() if token is not None else ""
     if token is None or not (is_name(token) or is_string(token)):
         raise cursor.expected("cosine, dot or l2", after="METRIC")
-    if name not in _METRICS:
-        raise SqlSemanticError(
-            "sql.metric",
-            f'no metric "{token.text}"',
-            hint=did_you_mean(name, [metric.value for metric in Metric], "metrics"),
-            place=span(token).place(cursor.text),
-        )
+    try:
+        found = metric_named(str(token.text))
+    except SqlSemanticError as error:
+        error.place = span(token).place(cursor.text)
+        raise
     cursor.next()
-    return _METRICS[name]
+    return found
 
 
 # --- the rest, by sqlglot ---------------------------------------------------------------------------------
@@ -748,7 +803,7 @@ def _explain_near_miss(source: Source, tokens: Sequence[Token]) -> None:
         if (
             sees(tokens, at, "WINDOW", "BY")
             or sees(tokens, at, "KEYWORD", "SEARCH", "(")
-            or (sees(tokens, at, "HYBRID", "SEARCH") and not sees(tokens, at + 2, ","))
+            or (_sees_vectors(tokens, at) and not sees(tokens, at + 2, ","))
         ) and not _starts_clause(tokens, at):
             _clause(source, Cursor(source.text, tokens, at))
         if sees(tokens, at, "EMIT") and at > 0 and ends_operand(tokens[at - 1]):

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from sqlglot import exp
 
+from velaria_core.contract.modes import Metric
 from velaria_core.logical.sql.tokens import Span
 from velaria_core.types import quoted
 
@@ -48,14 +49,6 @@ class Emit(Enum):
     CHANGES = "changes"
 
 
-class Metric(Enum):
-    """How two vectors are compared."""
-
-    COSINE = "cosine"
-    DOT = "dot"
-    L2 = "l2"
-
-
 @dataclass(frozen=True, slots=True)
 class WindowBy:
     """`WINDOW BY tree EVERY every_ms [SLIDE slide_ms] AS name`. Invariant: 0 < slide_ms <= every_ms."""
@@ -74,11 +67,30 @@ class WindowBy:
 
 @dataclass(frozen=True, slots=True)
 class KeywordSearch:
-    """`KEYWORD SEARCH(columns) QUERY query [TOP_K top_k]`: the best rows by BM25 and their keyword_score."""
+    """`KEYWORD SEARCH(column [^ weight], ...) QUERY query [TOP_K top_k] [ANALYZER name]`: the best rows by BM25.
+
+    `top_k` and `analyzer` are None where they are not written.
+    """
 
     columns: tuple[exp.Column, ...]
     query: str | Parameter
-    top_k: int | Parameter
+    query_span: Span
+    top_k: int | Parameter | None
+    span: Span
+    weights: tuple[float, ...] = ()
+    analyzer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse:
+    """`FUSE RRF [k] | FUSE WEIGHTED [alpha]` and `CANDIDATES n` of a HYBRID SEARCH after a KEYWORD SEARCH.
+
+    Both search the same rows then, and their rankings are fused.
+    """
+
+    fusion: str
+    constant: float | None
+    candidates: int | Parameter | None
     span: Span
 
 
@@ -86,15 +98,18 @@ class KeywordSearch:
 class HybridSearch:
     """`HYBRID SEARCH column QUERY query [METRIC m] [TOP_K n] [SCORE_THRESHOLD x]`: rows of nearest vectors.
 
-    `query` is the text of a bracketed vector, as `'[0.1, 0.2]'`.
+    `VECTOR SEARCH` is the same clause. `query` is the text of a vector, as `'[0.1, 0.2]'`, or a column of a table of
+    queries, as `q.embedding`.
     """
 
     column: exp.Column
-    query: str | Parameter
+    query: str | Parameter | exp.Column
+    query_span: Span
     metric: Metric
     top_k: int | Parameter
-    score_threshold: float | None
+    score_threshold: float | Parameter | None
     span: Span
+    fuse: Fuse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +223,31 @@ class Insert:
     column_spans: tuple[Span, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CreateIndex:
+    """CREATE [VECTOR | KEYWORD] INDEX [IF NOT EXISTS] name ON table (column, ...) [WITH (analyzer = 'english')].
+
+    `kind` is "vector" or "keyword", None where it is not written.
+    """
+
+    name: str
+    kind: str | None
+    table: Name
+    columns: tuple[str, ...]
+    columns_span: Span
+    options: Mapping[str, OptionValue]
+    option_spans: Mapping[str, Span]
+    if_not_exists: bool
+    span: Span
+
+
 class DropKind(Enum):
     TABLE = "table"
     SOURCE = "source"
     SINK = "sink"
     VIEW = "view"
     MATERIALIZED_VIEW = "materialized view"
+    INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +290,14 @@ class ShowKind(Enum):
     SINKS = "sinks"
     VIEWS = "views"
     MATERIALIZED_VIEWS = "materialized views"
+    INDEXES = "indexes"
     STREAMS = "streams"
     FUNCTIONS = "functions"
 
 
 @dataclass(frozen=True, slots=True)
 class ShowTables:
-    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | STREAMS | FUNCTIONS [LIKE pattern]."""
+    """SHOW TABLES | SOURCES | SINKS | VIEWS | MATERIALIZED VIEWS | INDEXES | STREAMS | FUNCTIONS [LIKE pattern]."""
 
     kind: ShowKind
     like: str | None
@@ -288,6 +323,7 @@ class Explain:
 
 Statement: TypeAlias = (
     Select
+    | CreateIndex
     | CreateTable
     | CreateView
     | Insert

@@ -207,6 +207,11 @@ class Cursor:
         """Whether these words stand here, one after the other. `(` and other signs stand for themselves."""
         return sees(self.tokens, self.at, *words)
 
+    def sees_string(self) -> bool:
+        """Whether a text in quotes stands here."""
+        token = self.peek()
+        return token is not None and is_string(token)
+
     def accept(self, *words: str) -> bool:
         """Move past these words if they stand here."""
         if not self.sees(*words):

@@ -1,0 +1,296 @@
+"""Search indexes of stored tables: never ahead of or behind the rows, through inserts, streams, restarts and damage."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from velaria_core import DataflowSession, InputError
+from velaria_core.errors import CatalogNotFoundError, VelariaError
+from velaria_core.execution.search.indexes import Indexes
+from velaria_core.execution.sources.memory import MemorySource
+
+LENGTH = 8
+COLUMNS = pa.schema(
+    [("id", pa.int64()), ("kind", pa.int64()), ("body", pa.string()), ("e", pa.list_(pa.float32(), LENGTH))]
+)
+
+
+def rows_of(count: int, seed: int = 1, first: int = 0) -> pa.Table:
+    """Rows of which some have no vector, some the same one, and some no text."""
+    random = np.random.default_rng(seed)
+    vectors: list[Any] = random.standard_normal((count, LENGTH)).astype(np.float32).tolist()
+    words = random.choice(["night", "train", "bus", "支付"], (count, 3))
+    texts: list[str | None] = [" ".join(some) for some in words]
+    for at in range(count):
+        if at % 11 == 0:
+            vectors[at], texts[at] = None, None
+        elif at % 5 == 0:
+            vectors[at] = vectors[at - 1] or [0.0] * LENGTH
+    ids = range(first, first + count)
+    return pa.table([ids, [at % 3 for at in ids], texts, vectors], schema=COLUMNS)
+
+
+QUERY = np.linspace(-1, 1, LENGTH)
+SEARCHES: list[Callable[[Any], Any]] = [
+    lambda frame: frame.vector_search("e", QUERY, 7),
+    lambda frame: frame.vector_search("e", QUERY, 7, "dot", score_threshold=0.5),
+    lambda frame: frame.filter("kind = 1").vector_search("e", QUERY, 7, "l2"),
+    lambda frame: frame.select("id", "e").rename({"e": "v"}).filter("id > 3").vector_search("v", QUERY, 3),
+    lambda frame: frame.keyword_search("body", "night -bus", 7),
+    lambda frame: frame.filter("kind <> 1").keyword_search({"body": 2}, '"night train" OR 支付', 4),
+]
+
+
+def agree(session: DataflowSession, table: str = "d") -> None:
+    """Assert that every search finds by the index what the engine finds over a copy without one."""
+    copied = session.sql(f"SELECT * FROM {table} WHERE true OR random() > 2").to_arrow()
+    session.create_dataframe(copied).save_as_table("copied", or_replace=True)
+    for search in SEARCHES:
+        by_index, by_engine = search(session.table(table)), search(session.table("copied"))
+        assert "answered_by" in by_index.explain()
+        assert "answered_by" not in by_engine.explain()
+        assert by_index.to_arrow().equals(by_engine.to_arrow())
+
+
+def indexed(session: DataflowSession, rows: pa.Table, table: str = "d") -> None:
+    session.create_dataframe(rows).save_as_table(table)
+    session.sql(f"CREATE VECTOR INDEX {table}_e ON {table} (E); CREATE KEYWORD INDEX {table}_body ON {table}(body)")
+
+
+@pytest.fixture
+def session() -> Iterator[DataflowSession]:
+    with DataflowSession() as made:
+        yield made
+
+
+def test_what_changes_a_table_changes_its_indexes(session: DataflowSession) -> None:
+    indexed(session, rows_of(200))
+    agree(session)
+    session.create_dataframe(rows_of(50, 2, 200)).insert_into("d")
+    agree(session)
+    session.sql("INSERT INTO d SELECT id + 1000, kind, body, e FROM d WHERE id < 20")
+    agree(session)
+    session.create_dataframe(rows_of(30, 3)).save_as_table("d", or_replace=True)
+    agree(session)
+    session.sql("CREATE OR REPLACE TABLE d AS SELECT * FROM d WHERE id > 10")
+    agree(session)
+
+
+def test_no_rows_and_many_that_tie(session: DataflowSession) -> None:
+    indexed(session, rows_of(0))
+    agree(session)
+    same = rows_of(12, 4).slice(1, 1).to_pylist()[0]
+    many = pa.Table.from_pylist([same | {"id": at} for at in range(300, 0, -1)], schema=COLUMNS)
+    session.create_dataframe(many).insert_into("d")
+    agree(session)
+    found = session.vector_search("d", "e", same["e"], 3).to_rows()
+    assert [row["id"] for row in found] == [1, 2, 3]
+
+
+def test_a_stream_into_the_table_is_followed(session: DataflowSession) -> None:
+    indexed(session, rows_of(100))
+    batches = [rows_of(40, seed, 1000 * seed) for seed in range(2, 5)]
+    session.create_temp_view("came", session.read_stream(MemorySource(batches)))
+    query = session.start_stream_sql("INSERT INTO d SELECT * FROM came")
+    query.await_termination()
+    assert session.table("d").count() == 220
+    agree(session)
+
+
+def test_rows_that_a_stream_takes_back_leave_the_index(session: DataflowSession) -> None:
+    session.sql("CREATE TABLE d (id BIGINT, kind BIGINT, body VARCHAR, e FLOAT[8])")
+    session.sql("CREATE INDEX d_e ON d(e); CREATE INDEX d_body ON d(body)")
+    session.sql("CREATE SOURCE TABLE came (id BIGINT, kind BIGINT, body VARCHAR, e FLOAT[8]) USING queue")
+    queue = session.queue_source("came")
+    # The last thirty so far: rows go as others come.
+    sql = "INSERT INTO d SELECT * FROM (SELECT * FROM came ORDER BY id DESC LIMIT 30)"
+    frame, sink, options, _ = session._stream_insert(sql, None, {})
+    query = frame.write_stream(sink, **options)
+    for at in range(3):
+        queue.push_arrow(rows_of(25, at + 1, 25 * at))
+        query.process_available()
+        agree(session)
+    query.stop()
+    assert session.table("d").count() == 30
+
+
+def test_indexes_outlive_the_session(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with DataflowSession(path) as one:
+        indexed(one, rows_of(150))
+    with DataflowSession(path) as two:
+        assert [row["name"] for row in two.sql("SHOW INDEXES").to_rows()] == ["d_body", "d_e"]
+        two.create_dataframe(rows_of(20, 5, 500)).insert_into("d")
+    with DataflowSession(path) as three:
+        # The rows came, and nobody searched since: the index is behind until it is asked.
+        agree(three)
+    with DataflowSession(path, read_only=True) as four:
+        search = SEARCHES[0](four.table("d"))
+        assert "answered_by" in search.explain()
+        assert search.count() == 7
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "older"])
+def test_an_index_that_is_not_of_the_rows_is_built_anew(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "s.db"
+    folder = Path(f"{path}.indexes")
+    with DataflowSession(path) as one:
+        indexed(one, rows_of(150))
+        shutil.copytree(folder, tmp_path / "older")
+        one.sql("CREATE OR REPLACE TABLE d AS SELECT * FROM d WHERE id % 2 = 0")
+        agree(one)
+    if damage == "cut":
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[:-1])
+    else:
+        shutil.rmtree(folder)
+    if damage == "older":
+        shutil.copytree(tmp_path / "older", folder)
+    with DataflowSession(path) as two:
+        agree(two)
+
+
+def test_a_plan_that_was_made_before_the_index_went(session: DataflowSession) -> None:
+    indexed(session, rows_of(60))
+    found = {name: search(session.table("d")) for name, search in enumerate(SEARCHES)}
+    before = {name: frame.to_arrow() for name, frame in found.items()}
+    session.sql("DROP INDEX d_e; DROP INDEX IF EXISTS d_body; DROP INDEX IF EXISTS d_body")
+    for name, frame in found.items():
+        assert frame.to_arrow().equals(before[name])
+    with pytest.raises(CatalogNotFoundError) as refused:
+        session.sql("DROP INDEX d_f")
+    assert refused.value.code == "index.unknown"
+
+
+def test_the_table_goes_and_its_indexes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with DataflowSession(path) as session:
+        indexed(session, rows_of(10))
+        session.sql("DROP TABLE d")
+        assert session.sql("SHOW INDEXES").count() == 0
+        assert list(Path(f"{path}.indexes").iterdir()) == []
+        indexed(session, rows_of(20))
+        agree(session)
+
+
+def test_a_table_made_anew_keeps_what_is_indexed(session: DataflowSession) -> None:
+    indexed(session, rows_of(10))
+    with pytest.raises(InputError) as refused:
+        session.sql("CREATE OR REPLACE TABLE d AS SELECT id, body FROM d")
+    assert refused.value.hint == "DROP INDEX d_e first"
+    agree(session)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("CREATE VECTOR INDEX d_e ON d(e)", "index.exists"),
+        ("CREATE VECTOR INDEX i ON d(e, id)", "index.columns"),
+        ("CREATE VECTOR INDEX i ON d(body)", "search.not_a_vector"),
+        ("CREATE KEYWORD INDEX i ON d(body, e)", "search.not_text"),
+        ("CREATE INDEX i ON d(nope)", "sql.unknown_column"),
+        ("CREATE INDEX i ON nope(e)", "sql.unknown_table"),
+        ("CREATE INDEX i ON seen(e)", "sql.table_kind"),
+        ("CREATE INDEX i ON fleeting(e)", "sql.table_kind"),
+        ("CREATE INDEX i ON d(body) WITH (analyzer = 'klingon')", "search.analyzer"),
+        ("CREATE INDEX i ON d(body) WITH (stemmer = 'porter')", "option.unknown"),
+        ("CREATE INDEX i ON d(body) WITH (analyzer = 7)", "option.value"),
+        ("CREATE VECTOR INDEX i ON d(e) WITH (mode = 'hnsw')", "option.unknown"),
+        ("CREATE INDEX i ON rows(e)", "index.rowid"),
+        ("CREATE UNIQUE INDEX i ON d(id)", "sql.unsupported_statement"),
+        ("CREATE OR REPLACE INDEX i ON d(e)", "sql.unsupported_statement"),
+        ("CREATE INDEX i ON d", "sql.syntax"),
+        ("CREATE INDEX ON d(e)", "sql.syntax"),
+    ],
+)
+def test_what_is_no_index(session: DataflowSession, sql: str, code: str) -> None:
+    indexed(session, rows_of(10))
+    session.sql("CREATE VIEW seen AS SELECT * FROM d; CREATE TEMP TABLE fleeting AS SELECT * FROM d")
+    session.sql("CREATE TABLE rows AS SELECT id AS rowid, e FROM d")
+    with pytest.raises(VelariaError) as refused:
+        session.sql(sql)
+    assert refused.value.code == code
+    assert refused.value.place is not None
+    session.sql("CREATE VECTOR INDEX IF NOT EXISTS d_e ON d(e)")
+    assert session.sql("SHOW INDEXES LIKE 'd%'").count() == 2
+    agree(session)
+
+
+def test_an_analyzer_of_its_own(session: DataflowSession) -> None:
+    session.create_dataframe(rows_of(40)).save_as_table("d")
+    session.sql("CREATE INDEX plain ON d(body) WITH (analyzer = 'standard')")
+    by_index = session.table("d").keyword_search("body", "night", analyzer="standard")
+    assert "keyword index plain" in by_index.explain()
+    assert "answered_by" not in session.keyword_search("d", "body", "night").explain()
+
+
+def test_vectors_in_memory_are_compared_where_they_lie(session: DataflowSession) -> None:
+    rows = rows_of(300)
+    lying = session.create_dataframe(rows)
+    lying.save_as_table("stored")
+    for search in SEARCHES[:4]:
+        found = search(lying)
+        assert "answered_by=(vectors in memory)" in found.explain()
+        assert found.to_arrow().equals(search(session.table("stored")).to_arrow())
+    inside = lying.vector_search("e", QUERY, 5).join(session.table("stored"), on="id")
+    assert inside.count() == 5
+
+
+@pytest.mark.parametrize("kind", ["FLOAT[8]", "DOUBLE[8]"])
+def test_a_table_of_queries_is_answered_too(session: DataflowSession, kind: str) -> None:
+    rows = rows_of(300)
+    indexed(session, rows)
+    lying = session.create_dataframe(rows)
+    session.create_dataframe(rows).save_as_table("plain")
+    queries = session.sql(f"SELECT id % 7 AS name, CAST(e AS {kind}) AS q FROM plain WHERE id BETWEEN 60 AND 90")
+    twice = queries.union(queries.limit(3))
+    for asked in (twice, queries.filter("name > 99"), queries.filter("q IS NULL")):
+        for metric, threshold in (("cosine", None), ("l2", 2.5), ("dot", 0.5)):
+            found = [
+                frame.filter("kind <> 1").vector_search(
+                    "e", asked, 4, metric, score_threshold=threshold, query_column="q"
+                )
+                for frame in (session.table("d"), lying, session.table("plain"))
+            ]
+            assert ["answered_by" in one.explain() for one in found] == [True, True, False]
+            ordered = [one.order_by(*one.columns).to_arrow() for one in found]
+            assert ordered[0].equals(ordered[2])
+            assert ordered[1].equals(ordered[2])
+    before = session.table("d").vector_search("e", queries, 2, query_column="q")
+    expected = before.order_by(*before.columns).to_arrow()
+    session.sql("DROP INDEX d_e")
+    assert before.order_by(*before.columns).to_arrow().equals(expected)
+
+
+def test_frames_that_searched_can_go(session: DataflowSession) -> None:
+    frame = session.create_dataframe(rows_of(30))
+    found = frame.vector_search("e", QUERY, 5)
+    assert found.count() == 5
+    gone = weakref.ref(found.node)
+    del found
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_search_waits_for_a_change_and_not_the_other_way(session: DataflowSession) -> None:
+    """A search sees the rows of its transaction, whatever comes while it runs."""
+    indexed(session, rows_of(50))
+    indexes: Indexes = session._catalog.indexes
+    index = indexes.get("d_e")
+    assert index is not None
+    with session._engine.cursor() as cursor, cursor.transaction(), indexes.searching(index, cursor) as opened:
+        before = len(opened)
+        session.sql("INSERT INTO d SELECT * FROM d")
+        ((seen,),) = cursor.rows("SELECT count(e) FROM d")
+        assert seen == before
+    agree(session)

@@ -1,0 +1,336 @@
+"""Searched: what answers a search in batch in the place of the engine, where something can.
+
+A search whose rows are those of a stored table with an index, or of Arrow data, with filters and computed columns in
+between, need not compare every row: the index, or the kernel over the vectors where they lie, says which rows can be
+among the best. These few are all that the search's own query is then given. So what is found, in which order and with
+which score is the same as without, and the same as a stream finds.
+
+For words the index gives the scores as well, since they depend on all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from velaria_core.errors import CatalogNotFoundError, StateError
+from velaria_core.execution.duck import Computed, Cursor, Engine
+from velaria_core.execution.search.indexes import Index, Indexes, IndexKind
+from velaria_core.execution.search.keyword_index import KeywordIndex
+from velaria_core.execution.search.keyword_search import Found
+from velaria_core.execution.search.nearest import Metric, Nearest, nearest
+from velaria_core.execution.search.vector_index import VectorIndex
+from velaria_core.execution.search.vectors import Doubles, Vectors, vectors_of
+from velaria_core.execution.vectors import Rows
+from velaria_core.logical.expr import reference
+from velaria_core.logical.lineage import lineage
+from velaria_core.logical.node import Node
+from velaria_core.logical.operators import (
+    Drop,
+    Filter,
+    KeywordSearch,
+    Project,
+    Rename,
+    Scan,
+    VectorSearch,
+    WithColumn,
+)
+from velaria_core.logical.operators.keyword_search import SCORE
+from velaria_core.logical.query import Query
+from velaria_core.logical.relation import Relation
+from velaria_core.types import quoted
+
+_BETWEEN: Final = (Drop, Filter, Project, Rename, WithColumn)
+_ROW: Final = "rowid"
+_IDS: Final = "velaria_found"
+# Rows beyond the last that is wanted, so that one that ties with it is seen to.
+_MORE: Final = 8
+# Scores are of the kernel or index here and of the engine there, and so differ in their last digits.
+_TIES: Final = 1e-9
+_TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
+
+_LYING: WeakKeyDictionary[Any, dict[str, Vectors]] = WeakKeyDictionary()  # by relation and column
+
+Search = VectorSearch | KeywordSearch
+_Ask = Callable[[npt.NDArray[Any], int], Nearest]
+_RowsAt = Callable[[Rows], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a search by an access took.
+
+    Attributes:
+        candidates: rows that were compared, or for words scored.
+        backend: what compared them.
+    """
+
+    candidates: int
+    backend: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Access:
+    """A search that something answers.
+
+    Attributes:
+        run: what stands between the search and the scan, the lowest first.
+        columns: of the scan, that are searched.
+        index: None where vectors are compared where they lie.
+    """
+
+    search: Search
+    scan: Scan
+    run: tuple[Node, ...]
+    columns: tuple[str, ...]
+    index: Index | None
+
+    @property
+    def feed_name(self) -> str:
+        """The table name under which the engine reads what was found."""
+        return self.search.feed_name
+
+    @property
+    def method(self) -> str:
+        """For explain: what answers."""
+        return "vectors in memory" if self.index is None else f"{self.index.kind} index {self.index.name}"
+
+    def query(self) -> Query:
+        """The query of the search, over what is found."""
+        if isinstance(self.search, KeywordSearch):
+            found = Query.table(quoted(self.feed_name), self.search.columns)
+            return found.ordered(self.search.order()).limited(self.search.top_k)
+        if self.search.queries is not None:
+            return self.search.of_pairs(quoted(self.feed_name))
+        return self.search.batch(Query.table(quoted(self.feed_name), self.search.input.columns))
+
+    def feed(self) -> Computed:
+        """What is found, when the engine asks for it."""
+        return Computed(self._schema, self._rows)
+
+    def told(self, engine: Engine) -> Told | None:
+        """Search, and tell what it took; None where the engine had to do it after all."""
+        return self._found(engine)[1]
+
+    def _schema(self, engine: Engine) -> pa.Schema:
+        # Lowering asks for this, and this for lowering.
+        from velaria_core.execution.lower import schema
+
+        found = schema(engine, self.search.input)
+        if isinstance(self.search, KeywordSearch):
+            return found.append(pa.field(SCORE, pa.float64()))
+        if self.search.queries is None:
+            return found
+        return pa.schema([*schema(engine, self.search.queries), *found, pa.field(self._query, pa.int64())])
+
+    @property
+    def _query(self) -> str:
+        """The column with the number of the query, where there are several."""
+        assert isinstance(self.search, VectorSearch)
+        return self.search.pair_columns[-1]
+
+    def _rows(self, engine: Engine) -> pa.Table:
+        return self._found(engine)[0]
+
+    def _found(self, engine: Engine) -> tuple[pa.Table, Told | None]:
+        try:
+            if isinstance(self.search, KeywordSearch):
+                return self._words(engine, self.search)
+            if self.search.queries is None:
+                return self._nearest_to_one(engine, self.search)
+            return self._nearest_to_each(engine, self.search, self.search.queries)
+        except (CatalogNotFoundError, StateError) as error:
+            if error.code not in ("index.unknown", "index.behind"):
+                raise
+            # The plan was made while there was an index.
+            return self._by_engine(engine), None
+
+    def _by_engine(self, engine: Engine) -> pa.Table:
+        from velaria_core.execution.lower import lower_without_access
+
+        lowered = lower_without_access(self.search)
+        names = self._schema(engine).names
+        with engine.cursor(lowered.feeds, lowered.files) as cursor:
+            found = cursor.table(lowered.sql)
+        if isinstance(self.search, VectorSearch) and self.search.queries is not None:
+            # Each pair that was found is the only one of its query: its rank among those is right already.
+            found = found.append_column(self._query, pa.array(np.arange(found.num_rows)))
+        return found.select(names)
+
+    def _nearest_to_one(self, engine: Engine, search: VectorSearch) -> tuple[pa.Table, Told]:
+        with self._vectors(engine, search) as (ask, rows_at):
+            found = _nearest(lambda k: ask(np.array([search.vector]), k), search.top_k, _TIES)
+            return rows_at(found.rows[0]).drop_columns([_ROW]), Told(found.candidates, found.backend)
+
+    def _nearest_to_each(self, engine: Engine, search: VectorSearch, queries: Node) -> tuple[pa.Table, Told]:
+        from velaria_core.execution.lower import lower
+
+        lowered = lower(queries)
+        with engine.cursor(lowered.feeds, lowered.files) as cursor:
+            asked = cursor.table(lowered.sql)
+        column = asked.column(search.query_column)
+        vectors = vectors_of(column)
+        there = np.flatnonzero(~np.isnan(vectors.norms))
+        # The kernel takes queries as float32, the engine as they are.
+        ties = _TIES if pa.types.is_float32(column.type.value_type) else _TIES_OF_WIDE
+        with self._vectors(engine, search) as (ask, rows_at):
+            if len(there) == 0:
+                return self._schema(engine).empty_table(), Told(0, "")
+            found = _nearest(lambda k: ask(vectors.take(there), k), search.top_k, ties)
+            ids, counts = np.concatenate(found.rows), [len(rows) for rows in found.rows]
+            rows = rows_at(np.unique(ids)).sort_by(_ROW)
+        places = np.searchsorted(rows.column(_ROW).to_numpy(), ids)
+        number = np.repeat(there, counts)
+        pairs = [*asked.take(pa.array(number)).columns, *rows.drop_columns([_ROW]).take(pa.array(places)).columns]
+        made = pa.Table.from_arrays([*pairs, pa.array(number)], names=list(search.pair_columns))
+        return made, Told(found.candidates, found.backend)
+
+    @contextmanager
+    def _vectors(self, engine: Engine, search: VectorSearch) -> Iterator[tuple[_Ask, _RowsAt]]:
+        """What finds the nearest rows of queries, and what gives rows by their ids, with these as a last column."""
+        metric = Metric(search.metric.value)
+        listed = [(name, reference(name)) for name in (*search.input.columns, _ROW)]
+        if self.index is None:
+            table = self.scan.relation.feed
+            numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+            vectors = self._lying(table)
+            with engine.cursor({_IDS: numbered}) as cursor:
+                chain = self._chain(quoted(_IDS))
+                allowed = self._allowed(cursor, chain)
+
+                def lying(ids: Rows) -> pa.Table:
+                    cursor.bind({_IDS: numbered.take(pa.array(ids))})
+                    return cursor.table(chain.projected(listed).sql())
+
+                yield lambda query, k: nearest(vectors, query, metric, k, allowed=allowed), lying
+            return
+        chain = self._chain(self.scan.relation.sql)
+        with engine.cursor() as cursor, cursor.transaction(), self._opened(cursor, self.index) as opened:
+            assert isinstance(opened, VectorIndex)
+            allowed = self._allowed(cursor, chain)
+
+            def stored(ids: Rows) -> pa.Table:
+                cursor.bind({_IDS: pa.table({"id": pa.array(ids, pa.int64())})})
+                source = chain.projected(listed).sql()
+                return cursor.table(f"SELECT * FROM ({source}) AS t SEMI JOIN {_IDS} AS f ON t.{_ROW} = f.id")
+
+            yield lambda query, k: opened.search(query, metric, k, allowed=allowed), stored
+
+    def _lying(self, table: pa.Table) -> Vectors:
+        known = _LYING.setdefault(self.scan.relation, {})
+        (column,) = self.columns
+        if column not in known:
+            known[column] = vectors_of(table.column(column))
+        return known[column]
+
+    def _opened(self, cursor: Cursor, index: Index) -> AbstractContextManager[VectorIndex | KeywordIndex]:
+        indexes: Indexes = self.scan.relation.indexes
+        return indexes.searching(index, cursor)
+
+    def _words(self, engine: Engine, search: KeywordSearch) -> tuple[pa.Table, Told]:
+        assert self.index is not None, "words are searched by an index alone"
+        chain = self._chain(self.scan.relation.sql)
+        weights = dict(zip(self.columns, (weight for _, weight in search.fields), strict=True))
+        with engine.cursor() as cursor, cursor.transaction():
+            with self._opened(cursor, self.index) as opened:
+                assert isinstance(opened, KeywordIndex)
+                allowed = self._allowed(cursor, chain)
+                found = _best(lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k)
+            cursor.bind({_IDS: pa.table({"id": pa.array(found.rows), SCORE: pa.array(found.scores)})})
+            listed = ", ".join(f"t.{quoted(name)}" for name in search.input.columns)
+            sql = f"SELECT {listed}, f.{SCORE} FROM ({chain.sql()}) AS t JOIN {_IDS} AS f ON t.{_ROW} = f.id"
+            return cursor.table(sql), Told(found.candidates, "postings")
+
+    def _chain(self, sql: str) -> Query:
+        """The rows that are searched, with their ids, over a table."""
+        relation = self.scan.relation
+        numbered = pa.schema([*relation.schema, pa.field(_ROW, pa.int64())])
+        node: Node = Scan(Relation(relation.label, numbered, sql, relation.kind))
+        for operator in self.run:
+            node = operator.over([node], (_ROW,))
+        return _query_of(node)
+
+    def _allowed(self, cursor: Cursor, chain: Query) -> Rows | None:
+        """The ids of the rows that filters leave, rising; None where there is no filter."""
+        if not any(isinstance(node, Filter) for node in self.run):
+            return None
+        ids = cursor.table(chain.projected([(_ROW, reference(_ROW))]).sql()).column(0).to_numpy()
+        return np.sort(ids)
+
+
+def access(node: Node) -> Access | None:
+    """What can answer a search, or None."""
+    if not isinstance(node, VectorSearch | KeywordSearch):
+        return None
+    run: list[Node] = []
+    below = node.input
+    while isinstance(below, _BETWEEN):
+        run.append(below)
+        below = below.input
+    if not isinstance(below, Scan) or any(name.lower() == _ROW for name in (*below.columns, *node.input.columns)):
+        return None
+    run.reverse()
+    origin = dict(lineage(run).passed) if run else {name: name for name in below.columns}
+    names = [node.column] if isinstance(node, VectorSearch) else [name for name, _ in node.fields]
+    if not all(name in origin for name in names):
+        return None
+    columns = tuple(origin[name] for name in names)
+    relation = below.relation
+    found: Index | None = None
+    if relation.indexes is not None:
+        base = relation.sql.strip('"').replace('""', '"')
+        kind = IndexKind.VECTOR if isinstance(node, VectorSearch) else IndexKind.KEYWORD
+        cut = "" if isinstance(node, VectorSearch) else node.analyzer
+        found = relation.indexes.find(kind, base, columns, cut)
+    if found is None and not (isinstance(node, VectorSearch) and _lies(relation, columns[0])):
+        return None
+    if len(set(columns)) < len(columns):
+        return None
+    return Access(node, below, tuple(run), columns, found)
+
+
+def _lies(relation: Relation, column: str) -> bool:
+    """Whether a column's vectors are Arrow data of float32."""
+    if not isinstance(relation.feed, pa.Table):
+        return False
+    kind = relation.schema.field(column).type
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
+
+
+def _query_of(node: Node) -> Query:
+    return node.batch(*(_query_of(child) for child in node.inputs))
+
+
+def _nearest(search: Callable[[int], Nearest], k: int, ties: float) -> Nearest:
+    """The rows that can be among the k nearest of each query."""
+    wanted = k + _MORE
+    while True:
+        found = search(wanted)
+        if all(_settled(scores, k, wanted, ties) for scores in found.scores):
+            return found
+        wanted *= 4
+
+
+def _best(search: Callable[[int], Found], k: int) -> Found:
+    """The rows that can be among the k best, with their scores."""
+    wanted = k + _MORE
+    while True:
+        found = search(wanted)
+        if _settled(found.scores, k, wanted, _TIES):
+            return found
+        wanted *= 4
+
+
+def _settled(scores: Doubles, k: int, wanted: int, ties: float) -> bool:
+    """Whether no row that was not given can tie with the last of the k."""
+    if len(scores) < wanted:
+        return True
+    last, beyond = float(scores[k - 1]), float(scores[-1])
+    return abs(beyond - last) > ties * max(1.0, abs(last))

@@ -1,0 +1,127 @@
+"""Snippets: the piece of a text that shows best why it matches a keyword query, with the matches marked.
+
+What is marked is what the analyzer makes of the text, so "trains" is marked for "train" by `english`, and "CAFÉ" for
+"cafe". A phrase is marked where it stands whole; what a query excludes is never marked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+import pyarrow as pa
+
+from velaria_core.logical.analyzers import Analyzer, Span, analyzer
+from velaria_core.logical.keyword_query import KeywordQuery, Kind, Leaf
+
+_CUT: Final = "…"
+# How far a cut moves to fall between words: more would lose too much where there are no spaces.
+_WORD_MAX: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How a snippet is made.
+
+    Attributes:
+        before, after: what stands around a match.
+        length: about how many characters of the text are shown.
+        html: whether the text is escaped, so that nothing in it is read as HTML; the marks are not.
+    """
+
+    before: str = "<mark>"
+    after: str = "</mark>"
+    length: int = 160
+    html: bool = True
+
+
+def snippets(texts: pa.Array | pa.ChunkedArray, query: KeywordQuery, marks: Marks | None = None) -> pa.Array:
+    """The snippet of each text of a column.
+
+    Args:
+        texts: n texts, string.
+        query: as it was searched for.
+    Returns:
+        n texts, string; NULL for NULL, the beginning where nothing matches. About 1 us a character: for the rows that
+        are shown, not for all that are searched.
+    """
+    marks = marks or Marks()
+    cut = analyzer(query.analyzer)
+    wanted = [query.leaves[leaf] for leaf in query.scored]
+    made = [None if text is None else _snippet(text, cut, wanted, marks) for text in texts.to_pylist()]
+    return pa.array(made, pa.string())
+
+
+def _snippet(text: str, cut: Analyzer, leaves: list[Leaf], marks: Marks) -> str:
+    matches = sorted(_matches(list(cut.spans(text)), leaves))
+    start, end = _window(text, matches, marks.length)
+    shown = escape if marks.html else str
+    parts = [_CUT] if start else []
+    at = start
+    for first, last in _joined((first, last) for first, last, _ in matches):
+        first, last = max(first, start), min(last, end)
+        if first < last:
+            parts += [shown(text[at:first]), marks.before, shown(text[first:last]), marks.after]
+            at = last
+    parts += [shown(text[at:end])] + ([_CUT] if end < len(text) else [])
+    return "".join(parts)
+
+
+def _matches(spans: list[Span], leaves: list[Leaf]) -> Iterable[tuple[int, int, int]]:
+    """Where the text has which leaf."""
+    terms = {leaf.terms[0]: number for number, leaf in enumerate(leaves) if leaf.kind is Kind.TERM}
+    for term, start, end in spans:
+        if (number := terms.get(term)) is not None:
+            yield start, end, number
+    for number, leaf in enumerate(leaves):
+        if leaf.kind is Kind.PREFIX:
+            yield from ((start, end, number) for term, start, end in spans if term.startswith(leaf.terms[0]))
+        elif leaf.kind is Kind.PHRASE:
+            for at in range(len(spans) - len(leaf.terms) + 1):
+                found = spans[at : at + len(leaf.terms)]
+                if all(span.term == term for span, term in zip(found, leaf.terms, strict=True)):
+                    yield min(span.start for span in found), max(span.end for span in found), number
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges by their starts, those that touch as one."""
+    made: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if made and start <= made[-1][1]:
+            made[-1] = (made[-1][0], max(made[-1][1], end))
+        else:
+            made.append((start, end))
+    return made
+
+
+def _window(text: str, matches: list[tuple[int, int, int]], length: int) -> tuple[int, int]:
+    """What is shown: the first piece with the most different leaves, then the most matches, in its middle."""
+    if len(text) <= length:
+        return 0, len(text)
+    best, start, end = (0, 0), 0, 0
+    inside: Counter[int] = Counter()
+    last = 0
+    for first, (begin, _, leaf) in enumerate(matches):
+        while last < len(matches) and (last == first or matches[last][1] <= begin + length):
+            inside[matches[last][2]] += 1
+            last += 1
+        if (value := (len(inside), inside.total())) > best:
+            best, start, end = value, begin, matches[last - 1][1]
+        inside[leaf] -= 1
+        inside += Counter()  # without those that are zero
+    begin = max(0, min(start - max(0, length - (end - start)) // 2, len(text) - length))
+    return _between_words(text, begin, begin + length, start, end)
+
+
+def _between_words(text: str, begin: int, stop: int, start: int, end: int) -> tuple[int, int]:
+    """The window with its ends moved inwards between words, and not into what it is for."""
+    if begin and not text[begin - 1].isspace():
+        inner = range(begin, min(begin + _WORD_MAX, start))
+        begin = next((at + 1 for at in inner if text[at].isspace()), begin)
+    if stop < len(text) and not text[stop].isspace():
+        inner = range(stop - 1, max(stop - _WORD_MAX, end - 1), -1)
+        stop = next((at for at in inner if text[at].isspace()), stop)
+    return begin, stop
