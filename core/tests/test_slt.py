@@ -220,5 +220,5 @@ def test_golden(path: Path, mode: str, tmp_path: Path) -> None:
 
 def test_there_are_files_of_every_kind() -> None:
     folders = {path.parent.name for path in FILES}
-    assert folders == {"sql", "functions", "types", "errors", "files", "ddl", "windows", "stream"}
+    assert folders == {"sql", "functions", "types", "errors", "files", "ddl", "windows", "search", "stream"}
     assert len(FILES) >= 60

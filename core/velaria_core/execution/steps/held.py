@@ -282,4 +282,6 @@ def log_by_key(
         return HeldLog(store, name, schema, append_only, keys, hashing)
     made = Log(store, name, schema, append_only)
     made.scanned = why
+    if hashing:
+        made.keys = Keys(store, made.feed, keys, hashing)  # the other side of a join may be held
     return made
