@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -197,3 +198,15 @@ def finished(query: StreamingQuery) -> StreamingQuery:
     """The query, once it has ended by itself."""
     assert query.await_termination(PATIENCE_S), "the query did not end"
     return query
+
+
+def until(
+    holds: Callable[[], bool], query: StreamingQuery | None = None, each: Callable[[], object] = lambda: None
+) -> None:
+    """Wait for what other threads bring about, calling `each` between two looks; it gives way to them."""
+    limit = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert query is None or query.is_active
+        assert time.monotonic() < limit, query and query.progress()
+        each()
+        time.sleep(0.001)

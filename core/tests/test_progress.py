@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from runtime_support import until
 
 from velaria_core.contract import abi
 from velaria_core.contract.codec import DeliveryGuarantee, Progress, StreamStrategy
@@ -535,19 +536,21 @@ class Gate:
 def test_a_slow_sink_makes_bounded_backlog_and_blocks_that_are_counted() -> None:
     """T-13: bounded backlog and blocked_count > 0, with counters that are drained at the end."""
     session, gate = DataflowSession(), Gate()
-    source = MemorySource([pa.table({"v": [at]}) for at in range(50)])
+    source = MemorySource([pa.table({"v": [at]}) for at in range(50)], bounded=False)
     options: Any = {"max_inflight_batches": 3, "backpressure_high_watermark": 3, "epoch_rows_max": 1}
     query = session.read_stream(source).write_stream(gate, output_mode="append", **options)
-    never = threading.Event()
     query.start()
     assert gate.holds.wait(30)
-    while not query.progress()["backpressure_active"]:
-        assert not never.wait(0.001)  # gives way to the query's threads
+    until(lambda: query.progress()["backpressure_active"], query)
     held = query.progress()
     assert held["status"] == "backpressure"
     assert held["blocked_count"] >= 1
     assert held["inflight_batches"] > 0
     gate.free.set()
+    until(lambda: query.progress()["inflight_batches"] == 0, query)
+    drained = query.progress()
+    assert (drained["status"], drained["backpressure_active"]) == ("running", False)
+    source.end()
     assert query.await_termination(60)
     told = query.progress()
     assert (told["batches_pulled"], told["batches_processed"], told["rows_in"], told["rows_out"]) == (50, 50, 50, 50)

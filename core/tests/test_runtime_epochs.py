@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, numbered, query_over
+from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, numbered, query_over, until
 
 from velaria_core.contract import abi
 from velaria_core.contract.modes import QueryStatus, Trigger
@@ -194,8 +193,7 @@ def test_available_now_asks_no_further_than_there_was_nothing_once() -> None:
     def until_it_is_asked_again(_epoch: int, _rows: pa.Table) -> None:
         puller = query._puller
         assert puller is not None
-        while puller.thread.is_alive() and source.calls.count("next_batch") < 3:
-            assert query.is_active
+        until(lambda: not puller.thread.is_alive() or source.calls.count("next_batch") >= 3, query)
 
     source = Scripted([numbered(0), abi.Blocked(0), numbered(1)], bounded=False)
     sink = Gathered(staging=until_it_is_asked_again)
@@ -214,8 +212,7 @@ def test_a_file_that_may_still_be_written_is_waited_for(trigger: Trigger, tmp_pa
     source = DirectorySource(DataflowSession()._engine, tmp_path, "csv", schema=SCHEMA, settle_ms=200, clock=clock)
     query = query_over(source, sink=sink, trigger=trigger, clock=clock).start()
     for now_ms in (100, 200):
-        while clock.next_deadline_ms() is None:
-            assert query.is_active
+        until(lambda: clock.next_deadline_ms() is not None, query)
         clock.advance(100)
         assert clock.now_ms() == now_ms
     finished(query)
@@ -232,8 +229,8 @@ def test_processing_time_waits_for_its_tick() -> None:
     sink.wait_for(1)  # the first epoch is due at once
     for value in range(3):
         queue.push_arrow(numbered(value))
-    while query.progress()["batches_pulled"] < 4 or clock.next_deadline_ms() != 1_000:
-        time.sleep(0)  # all rows are with the query, and it waits for its tick
+    # All rows are with the query, and it waits for its tick.
+    until(lambda: query.progress()["batches_pulled"] == 4 and clock.next_deadline_ms() == 1_000, query)
     assert len(sink.rows) == 1
     clock.advance(1_000)
     sink.wait_for(4)

@@ -6,12 +6,13 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from runtime_support import PATIENCE_S, Gathered, Scripted, finished, numbered, query_over, rows
+from runtime_support import PATIENCE_S, Gathered, Scripted, finished, numbered, query_over, rows, until
 
 from velaria_core.contract.modes import QueryStatus, SinkMode
 from velaria_core.errors import DataError, ExternalError, InputError, VelariaError
@@ -119,8 +120,7 @@ def test_attempts_wait_longer_each_time_and_end() -> None:
     sink = Gathered(staging=Failing(passing, *range(100)))
     query = query_over(Scripted(TEN), sink=sink, clock=clock, retries=3, backoff_ms=100).start()
     for deadline in (100, 300, 700):
-        while clock.next_deadline_ms() != deadline:
-            assert query.is_active
+        until(partial(lambda at: clock.next_deadline_ms() == at, deadline), query)
         clock.advance(deadline - clock.ticks_ms())
     with pytest.raises(ExternalError):
         query.await_termination(PATIENCE_S)
@@ -141,8 +141,7 @@ def test_stop_ends_the_wait_for_an_attempt() -> None:
     clock = ManualClock()
     sink = Gathered(staging=Failing(passing, 1))
     query = query_over(Scripted(TEN), sink=sink, clock=clock, retries=1, backoff_ms=3_600_000).start()
-    while clock.next_deadline_ms() != 60_000:  # the longest wait
-        assert query.is_active
+    until(lambda: clock.next_deadline_ms() == 60_000, query)  # the longest wait
     stopper = threading.Thread(target=query.stop)
     stopper.start()
     stopper.join(PATIENCE_S)
@@ -391,8 +390,7 @@ def test_a_full_disk_is_waited_for(disk: Path) -> None:
     )
     fill(disk / "ballast", 65_536)
     query.start()
-    while (clock.next_deadline_ms() or 0) < 50_000:
-        assert query.is_active
+    until(lambda: (clock.next_deadline_ms() or 0) >= 50_000, query)
     (disk / "ballast").unlink()
     clock.advance(60_000)
     finished(query)

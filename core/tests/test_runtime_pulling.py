@@ -6,7 +6,7 @@ import threading
 
 import pyarrow as pa
 import pytest
-from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, numbered, query_over
+from runtime_support import PATIENCE_S, SCHEMA, Gathered, Scripted, finished, numbered, query_over, until
 
 from velaria_core.contract import abi
 from velaria_core.contract.modes import QueryStatus, Trigger
@@ -154,8 +154,7 @@ def test_a_blocked_source_is_asked_again_when_it_said() -> None:
 
     source, sink = Scripted([abi.Blocked(500), late]), Gathered()
     query = query_over(source, sink=sink, clock=clock).start()
-    while clock.next_deadline_ms() is None:
-        assert not asked.is_set()
+    until(lambda: clock.next_deadline_ms() is not None, query)
     assert clock.next_deadline_ms() == 500
     assert not asked.is_set()
     clock.advance(500)

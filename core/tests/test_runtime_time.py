@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from runtime_support import PATIENCE_S, Gathered, Scripted, finished
+from runtime_support import PATIENCE_S, Gathered, Scripted, finished, until
 
 from velaria_core import fn
-from velaria_core.contract.modes import QueryStatus, SinkMode
+from velaria_core.contract import abi
+from velaria_core.contract.modes import SinkMode
 from velaria_core.errors import InputError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock, ManualClock
 from velaria_core.execution.options import stream_options
@@ -98,10 +99,10 @@ def test_a_step_that_is_always_due_does_not_keep_a_query_busy(threaded: bool, bo
         return rows, pa.table({"v": [1], "until": [datetime(1970, 1, 1)]}, schema=kept)
 
     session, sink = DataflowSession(threads=1), Gathered()
-    until, clock = pa.schema([("until", pa.timestamp("us"))]), ManualClock()
-    kept = pa.schema([("v", pa.int64()), *until])
+    state, clock = pa.schema([("until", pa.timestamp("us"))]), ManualClock()
+    kept = pa.schema([("v", pa.int64()), *state])
     stream = session.read_stream(timed([at(1), at(11)], bounded=bounded)).with_watermark("ts")
-    frame = stream.group_by("v").apply_in_batches(again, SCHEMA, until, expires="until")
+    frame = stream.group_by("v").apply_in_batches(again, SCHEMA, state, expires="until")
     query = StreamingQuery(session._engine, frame.node, sink, stream_options({}), clock=clock)
     if not threaded:
         query.process_available()
@@ -110,8 +111,7 @@ def test_a_step_that_is_always_due_does_not_keep_a_query_busy(threaded: bool, bo
     else:
         query.start()
         # It has something to wait for: the next look at what is due.
-        while len(sink.rows) < 2 or clock.next_deadline_ms() is None:
-            assert query.is_active
+        until(lambda: len(sink.rows) == 2 and clock.next_deadline_ms() is not None, query)
     query.stop()
     assert len(sink.rows) == 2
     assert calls <= 4
@@ -174,12 +174,32 @@ def test_silence_moves_the_watermark_without_rows() -> None:
 
 
 def test_silence_moves_the_watermark_of_a_query_that_waits() -> None:
-    clock = ManualClock()
-    closed = Gathered()
+    clock, closed = ManualClock(), Gathered()
     one, two = timed([at(1)], bounded=False), timed([at(2), at(25)], bounded=False)
     query = windows(one, two, sink=closed, clock=clock).start()
-    while not closed.rows:
-        clock.advance(1_000)
-        assert query.status in (QueryStatus.CREATED, QueryStatus.RUNNING, QueryStatus.BACKPRESSURE)
+    until(lambda: query.progress()["batches_processed"] == 3, query)
+    clock.advance(59_000)
+    two.answers.append(at(26))
+    until(lambda: query.progress()["batches_processed"] == 4, query, each=lambda: clock.advance(1))
+    assert shown(closed) == []
+    until(lambda: bool(closed.rows), query, each=lambda: clock.advance(1_000))
     assert shown(closed) == [(0, 2)]
+    query.stop()
+
+
+def test_the_clock_is_followed_where_asking_takes_longer_than_the_wait_between_two() -> None:
+    """One of two sources is then always due: the query has nothing to do all the same, and its windows close."""
+
+    class Slow(Scripted):
+        def next_batch(self, max_rows: int) -> abi.Batch | abi.Blocked | abi.EndOfStream:
+            clock.advance(1_000)
+            return super().next_batch(max_rows)
+
+    session, clock, sink = DataflowSession(threads=1), ManualClock(), Gathered()
+    one, two = (session.read_stream(Slow([at(1)], bounded=False, schema=SCHEMA), name) for name in ("one", "two"))
+    seen = one.union(two).with_processing_time("seen").window("seen", 10_000, "w")
+    counted = seen.group_by("w").agg(n=fn.count())
+    options = stream_options({"output_mode": "append", "idle_wait_ms": 100})
+    query = StreamingQuery(session._engine, counted.node, sink, options, clock=clock).start()
+    until(lambda: sum(row["n"] for row in sink.rows) == 2, query)
     query.stop()

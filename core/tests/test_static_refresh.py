@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from runtime_support import until
 
 from velaria_core.errors import ExternalError, InputError
 from velaria_core.execution.clock import ManualClock
@@ -187,8 +188,7 @@ def test_a_running_query_reads_again_without_rows(session: DataflowSession, tmp_
     write(path, "a,Ann")
     joined.clock.advance(1)
     joined.query.start()
-    while joined.sink.batches_written < 2:
-        joined.clock.advance(10)
+    until(lambda: joined.sink.batches_written == 2, joined.query, each=lambda: joined.clock.advance(10))
     joined.query.stop()
     assert joined.sink.result().to_pylist() == [{"k": "a", "v": 1, "name": "Ann"}]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from properties.tables import bag
+from runtime_support import until
 
 from velaria_core import DataflowSession, MemorySink, VelariaError
 from velaria_core.errors import CatalogNotFoundError, InputError, SqlUnsupportedError, TableKindError
@@ -291,8 +292,8 @@ def test_streams_are_shown_also_one_that_died_alone(session: DataflowSession, ca
     assert (shown["name"], shown["error"]) == (running.id, None)
     assert shown["status"] in ("created", "running")
     assert repr(running).endswith(": INSERT INTO out SELECT v FROM pushed)")
-    while not (told := [record.getMessage() for record in caplog.records]):
-        assert running.is_active
+    until(lambda: bool(caplog.records), running)
+    told = [record.getMessage() for record in caplog.records]
     assert told[0].startswith(f"{failed['name']} failed, and nobody waits for it: DataError[value.conversion]")
     running.stop()
     awaited = session.stream("events").write_stream(MemorySink())

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runtime_support import PATIENCE_S
+from runtime_support import PATIENCE_S, until
 
 from velaria_core.contract import conformance
 from velaria_core.contract.abi import Sink
@@ -369,8 +369,7 @@ def test_queue_holds_the_query_back_and_then_tells_it() -> None:
 
     staging = threading.Thread(target=stage)
     staging.start()
-    while clock.next_deadline_ms() is None:
-        pass
+    until(lambda: clock.next_deadline_ms() is not None)
     clock.advance(100)
     staging.join(PATIENCE_S)
     assert [(error.code, error.retryable) for error in errors] == [("sink.full", True)]

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runtime_support import PATIENCE_S
+from runtime_support import PATIENCE_S, until
 
 from velaria_core.contract import conformance
 from velaria_core.contract.abi import Batch, Blocked, EndOfStream, Source
@@ -382,8 +382,7 @@ def test_queue_tells_a_pusher_that_it_stays_full() -> None:
 
     pusher = threading.Thread(target=push)
     pusher.start()
-    while clock.next_deadline_ms() is None:
-        pass
+    until(lambda: clock.next_deadline_ms() is not None)
     clock.advance(500)
     pusher.join(PATIENCE_S)
     assert [error.code for error in errors] == ["source.full"]

@@ -132,7 +132,7 @@ class Reporter:
             self._batch_cost_max = max(self._batch_cost_max, rows * self._columns // batches)
 
     def blocked(self) -> None:
-        """The queue is full, so pulling stops until it has drained; it lasts until the next `pulled`."""
+        """The queue is full, so pulling stops: until the next `pulled`, or until nothing waits any more."""
         with self._lock:
             self._blocked_count += not self._is_blocked
             self._is_blocked = True
@@ -213,7 +213,8 @@ class Reporter:
 
     def _progress(self) -> Progress:
         decided, last = self.strategy, self._last
-        blocked = self._is_blocked and self._status is QueryStatus.RUNNING
+        behind = self._pulled > self._processed
+        blocked = self._is_blocked and behind and self._status is QueryStatus.RUNNING
         over = self._status in (QueryStatus.STOPPED, QueryStatus.FAILED)  # what was pulled ahead is let go
         status = QueryStatus.BACKPRESSURE if blocked else self._status
         return Progress(

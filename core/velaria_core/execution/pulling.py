@@ -81,6 +81,7 @@ class Intake:
         self._pending: set[str] = set()
         self._due_ms = dict.fromkeys(self._inputs, 0.0)
         self._wakes = dict.fromkeys(self._inputs, 0)
+        self._answered = dict(self._wakes)  # wakes of which the last answer can know
 
     @property
     def ended(self) -> frozenset[str]:
@@ -96,6 +97,11 @@ class Intake:
     def pending(self) -> bool:
         """Whether a source has rows that are only not ready."""
         return bool(self._pending)
+
+    @property
+    def woken(self) -> bool:
+        """Whether a source said that it has rows after it was asked last."""
+        return any(self._wakes[name] != self._answered[name] for name in self._inputs if name not in self._ended)
 
     def due_ms(self) -> float:
         """When the next source is to be asked; not for sources that have ended."""
@@ -128,7 +134,7 @@ class Intake:
             self._turn.rotate(-1)
             if name in self._ended or self._due_ms[name] > self._clock.ticks_ms():
                 continue
-            woken = self._wakes[name]
+            self._answered[name] = self._wakes[name]
             stream = self._inputs[name]
             with self._locks[name], blamed(stream.relation.label):
                 answer = stream.source.next_batch(rows_max)
@@ -143,7 +149,7 @@ class Intake:
                         self._pending.add(name)
                     wait_ms = self._idle_wait_ms if retry_after_ms is None else retry_after_ms
                     self._due_ms[name] = self._clock.ticks_ms() + max(wait_ms, _WAIT_MS_MIN)
-                    if self._wakes[name] != woken:  # rows came while it answered
+                    if self._wakes[name] != self._answered[name]:  # rows came while it answered
                         self._due_ms[name] = 0.0
         return None
 
@@ -288,17 +294,18 @@ class Puller:
                         self._put(pulled)
                         continue
                     self._over, self._ended = self._intake.is_over, self._intake.ended
-                    due_ms, pending = self._intake.due_ms(), self._intake.pending
+                    pending = self._intake.pending
                     self._done = self._over or (to_the_end and not pending)
-                    if not self._done and due_ms <= self._clock.ticks_ms():
-                        continue  # woken since it was asked
+                    # By the wakes, not by the clock: where asking takes longer than the wait, one is always due.
+                    if not self._done and self._intake.woken:
+                        continue
                     if not self.drained or self._over or pending != self.pending:
                         self.drained, self.pending = True, pending
                         self._lock.notify_all()
                     if self._done:
                         return
                     if not self._stopping:
-                        self._clock.wait_until(self._lock, due_ms)
+                        self._clock.wait_until(self._lock, self._intake.due_ms())
         except BaseException as error:  # noqa: BLE001 -- raised again by the query, on its own thread
             with self._lock:
                 self.failure = error
