@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pyarrow as pa
 
-from velaria_core import DataflowSession, MemorySink, MemorySource, StreamingQuery
+from velaria_core import DataflowSession, MemorySink, MemorySource, StreamingDataFrame, StreamingQuery
+from velaria_core.contract.abi import SourceInfo
 from velaria_core.execution import batch
-from velaria_core.execution.options import StreamOptions
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Scan
-from velaria_core.logical.rules import for_stream
+
+
+class Coming(MemorySource):
+    """A table of which more rows may come, and which ends some time: so its result may be ordered."""
+
+    def __init__(self, batches: Iterable[pa.Table] = (), *, schema: pa.Schema) -> None:
+        super().__init__(batches, schema=schema, bounded=False)
+
+    def info(self) -> SourceInfo:
+        return replace(super().info(), bounded=True)
 
 
 class Feeding:
@@ -50,7 +60,7 @@ class Feeding:
 
     def _query(
         self,
-        sources: dict[int, MemorySource],
+        sources: dict[int, Coming],
         sink: MemorySink,
         checkpoint_path: str | None = None,
         epoch_rows_max: int = 65_536,
@@ -75,13 +85,12 @@ class Feeding:
                 return made[key]
             return node.over([streamed(child) for child in node.inputs]) if node.inputs else node
 
-        # Not by `write_stream`, which refuses an ORDER BY over a stream that may go on, as these may after a restart.
-        options = StreamOptions(checkpoint_path=checkpoint_path, epoch_rows_max=epoch_rows_max)
-        return StreamingQuery(self._session._engine, for_stream(streamed(self._node)), sink, options)
+        frame = StreamingDataFrame(self._session, streamed(self._node))
+        return frame.write_stream(sink, checkpoint_path=checkpoint_path, epoch_rows_max=epoch_rows_max)
 
 
-def _source(table: pa.Table) -> MemorySource:
-    return MemorySource([table] if table.num_rows else [], schema=table.schema, bounded=False)
+def _source(table: pa.Table) -> Coming:
+    return Coming([table] if table.num_rows else [], schema=table.schema)
 
 
 def _finish(query: StreamingQuery) -> None:

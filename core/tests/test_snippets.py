@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 from html import unescape
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.profile import examples
 
-from velaria_core.logical.analyzers import analyzer
-from velaria_core.logical.keyword_query import keyword_query
-from velaria_core.logical.snippets import Marks, snippets
+from velaria_core import DataflowSession, MemorySink, MemorySource, expr, fn, lit
+from velaria_core.errors import InputError, SqlSemanticError
+from velaria_core.logical.snippets import snippet_of
 
 
-def snippet(text: str | None, query: str, name: str = "standard", **marks: object) -> str | None:
-    asked = keyword_query(query, analyzer(name))
-    plain = Marks(**{"before": "[", "after": "]", "html": False, **marks})  # type: ignore[arg-type]
-    (made,) = snippets(pa.array([text], pa.string()), asked, plain).to_pylist()
-    assert made is None or isinstance(made, str)
-    return made
+def snippet(
+    text: str | None,
+    query: str,
+    name: str = "standard",
+    length: int = 160,
+    before: str = "[",
+    after: str = "]",
+    html: bool = False,
+) -> str | None:
+    return snippet_of(text, query, name, length, before, after, html)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +67,8 @@ def test_without_a_match_the_beginning_is_shown() -> None:
 
 
 def test_html_is_escaped_and_marks_are_not() -> None:
-    query = keyword_query("b script", analyzer("standard"))
-    made = snippets(pa.array(["<script>a & 'b'</script>"]), query).to_pylist()
-    assert made == ["&lt;<mark>script</mark>&gt;a &amp; &#x27;<mark>b</mark>&#x27;&lt;/<mark>script</mark>&gt;"]
-
-
-def test_a_column_in_chunks() -> None:
-    query = keyword_query("a", analyzer("standard"))
-    column = pa.chunked_array([["a", None], ["b"]], pa.string())
-    assert snippets(column, query).to_pylist() == ["<mark>a</mark>", None, "b"]
+    made = snippet("<script>a & 'b'</script>", "b script", before="<mark>", after="</mark>", html=True)
+    assert made == "&lt;<mark>script</mark>&gt;a &amp; &#x27;<mark>b</mark>&#x27;&lt;/<mark>script</mark>&gt;"
 
 
 @given(
@@ -88,3 +84,64 @@ def test_a_snippet_is_a_piece_of_its_text(text: str, query: str, length: int) ->
     piece = unescape(re.sub("[\x01\x02]", "", shown))
     assert piece.removeprefix("…").removesuffix("…") in text
     assert len(piece) <= length + len("……")
+
+
+# --- as a function of SQL ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session() -> DataflowSession:
+    opened = DataflowSession()
+    opened.sql("CREATE TABLE docs (id INTEGER, body VARCHAR)")
+    opened.sql("INSERT INTO docs VALUES (1, 'Night trains & days'), (2, 'a day'), (3, NULL), (4, 'one night')")
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        ("snippet(body, 'night train')", "<mark>Night</mark> <mark>trains</mark> &amp; days"),
+        ("snippet(body, 'night train', 'standard')", "<mark>Night</mark> trains &amp; days"),
+        ("snippet(body, 'day', html := false, before := '*', after => '*')", "Night trains & *days*"),
+        ("snippet(body, 'day', length := 5, html := false)", "…<mark>days</mark>"),
+        ("snippet(body, lower('NIGHT'))", "<mark>Night</mark> trains &amp; days"),
+        ("snippet(id, '1')", "<mark>1</mark>"),
+        ("snippet(body, NULL)", None),
+    ],
+)
+def test_a_call_in_sql(session: DataflowSession, call: str, shown: str | None) -> None:
+    assert session.sql(f"SELECT {call} AS s FROM docs WHERE id = 1").to_rows() == [{"s": shown}]
+
+
+def test_beside_a_search_and_in_frames(session: DataflowSession) -> None:
+    found = session.sql("SELECT id, snippet(body, 'night') AS s FROM docs KEYWORD SEARCH(body) QUERY 'night'").to_rows()
+    assert sorted(row["s"] for row in found) == ["<mark>Night</mark> trains &amp; days", "one <mark>night</mark>"]
+    docs = session.table("docs")
+    assert docs.select(fn.snippet("body", lit("day")).alias("s")).to_rows()[2] == {"s": None}
+    assert docs.filter("id = 2").select(expr("snippet(body, 'day') AS s")).to_rows() == [{"s": "a <mark>day</mark>"}]
+
+
+def test_in_a_stream(session: DataflowSession) -> None:
+    rows, sink = session.table("docs").to_arrow(), MemorySink()
+    session.create_temp_view("coming", session.read_stream(MemorySource([rows]), "coming"))
+    text = "SELECT id, snippet(body, 'night') AS s FROM {} WHERE id <> 3"
+    query = session.stream_sql(text.format("coming")).write_stream(sink)
+    query.process_available()
+    query.stop()
+    assert sink.result().sort_by("id").equals(session.sql(text.format("docs")).to_arrow().sort_by("id"))
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "said"),
+    [
+        ("snippet(body, '\"night')", "search.query", "quote"),
+        ("snippet(body, 'night', 'germn')", "search.analyzer", "germn"),
+        ("snippet(body, 'night', size := 3)", "sql.argument", "size"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(session: DataflowSession, call: str, code: str, said: str) -> None:
+    with pytest.raises((InputError, SqlSemanticError)) as caught:
+        session.sql(f"SELECT {call} FROM docs")
+    assert caught.value.code == code
+    assert said in str(caught.value)
+    assert caught.value.place is not None

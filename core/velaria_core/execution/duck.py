@@ -36,6 +36,7 @@ from velaria_core.errors import (
 )
 from velaria_core.execution.footers import Footers
 from velaria_core.logical.analyzers import JIEBA_FUNCTION, has_jieba, jieba_terms
+from velaria_core.logical.snippets import SNIPPET_FUNCTION, snippet_of
 from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
@@ -122,14 +123,14 @@ class Engine:
                 self._root.execute(f"SET allowed_directories=[{allowed}]")
                 self._root.execute("SET enable_external_access=false")
             self._root.execute("ATTACH IF NOT EXISTS ':memory:' AS velaria_temp (READ_WRITE)")
-            if has_jieba():
+            for name, function, parameters, kind in _FUNCTIONS:
                 # Two engines of one process that open one file share the functions that the first has made.
                 with suppress(duckdb.CatalogException):
                     self._root.create_function(
-                        JIEBA_FUNCTION,
-                        _jieba,
-                        ["VARCHAR"],
-                        "VARCHAR[]",
+                        name,
+                        function,
+                        parameters,
+                        kind,
                         type=PythonUDFType.ARROW,
                         null_handling=FunctionNullHandling.SPECIAL,
                     )
@@ -207,6 +208,28 @@ def _jieba(texts: pa.ChunkedArray) -> pa.Array:
     """The engine's function JIEBA_FUNCTION, which is called with 2,048 texts at a time: 80,000 short ones a second."""
     terms = [None if text is None else jieba_terms(text) for text in texts.to_pylist()]
     return pa.array(terms, pa.list_(pa.string()))
+
+
+def _snippets(
+    texts: pa.ChunkedArray,
+    queries: pa.ChunkedArray,
+    analyzers: pa.ChunkedArray,
+    lengths: pa.ChunkedArray,
+    before: pa.ChunkedArray,
+    after: pa.ChunkedArray,
+    html: pa.ChunkedArray,
+) -> pa.Array:
+    """The engine's function SNIPPET_FUNCTION, for the rows that are shown."""
+    columns = (texts, queries, analyzers, lengths, before, after, html)
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    return pa.array([snippet_of(*row) for row in rows], pa.string())
+
+
+_TEXT: Final = "VARCHAR"
+_FUNCTIONS: Final = (
+    *([(JIEBA_FUNCTION, _jieba, [_TEXT], "VARCHAR[]")] if has_jieba() else []),
+    (SNIPPET_FUNCTION, _snippets, [_TEXT, _TEXT, _TEXT, "BIGINT", _TEXT, _TEXT, "BOOLEAN"], _TEXT),
+)
 
 
 @dataclass(frozen=True, slots=True)

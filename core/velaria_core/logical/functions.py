@@ -23,6 +23,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from velaria_core.errors import InputError, Place
 from velaria_core.logical.similarity import SIMILARITIES, similarity_call
+from velaria_core.logical.snippets import snippet_call
 
 _DUCKDB: Final = Dialect.get_or_raise("duckdb")
 _DAY_OF: Final = "TIMESTAMP"
@@ -356,5 +357,6 @@ VELARIA_FUNCTIONS: Final[Mapping[str, Builder]] = {
     "iso_year": _of_day("isoyear"),
     "iso_week": _of_day("week"),
     "unix_timestamp": _unix_timestamp,
+    "snippet": snippet_call,
     **{name: partial(similarity_call, name) for name in SIMILARITIES},
 }

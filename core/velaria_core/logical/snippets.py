@@ -7,15 +7,20 @@ What is marked is what the analyzer makes of the text, so "trains" is marked for
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from html import escape
 from typing import Final
 
-import pyarrow as pa
+from sqlglot import exp
 
+from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.logical.analyzers import Analyzer, Span, analyzer
-from velaria_core.logical.keyword_query import KeywordQuery, Kind, Leaf
+from velaria_core.logical.keyword_query import KeywordQuery, Kind, Leaf, keyword_query
+
+SNIPPET_FUNCTION: Final = "velaria_snippet"
+"""The function of the engine that `snippet` stands for: (text, query, analyzer, length, before, after, html)."""
 
 _CUT: Final = "…"
 # How far a cut moves to fall between words: more would lose too much where there are no spaces.
@@ -38,21 +43,91 @@ class Marks:
     html: bool = True
 
 
-def snippets(texts: pa.Array | pa.ChunkedArray, query: KeywordQuery, marks: Marks | None = None) -> pa.Array:
-    """The snippet of each text of a column.
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a call of `snippet` may say after the text and the query, in this order or by name, as SQL."""
+
+    analyzer: str = "'english'"
+    length: str = "160"
+    before: str = "'<mark>'"
+    after: str = "'</mark>'"
+    html: str = "true"
+
+
+_KINDS: Final = {"length": "BIGINT", "html": "BOOLEAN"}
+
+
+def snippet(text: str, query: KeywordQuery, marks: Marks | None = None) -> str:
+    """The snippet of one text; its beginning where nothing matches. About 1 us a character: for the rows that are
+    shown, not for all that are searched.
 
     Args:
-        texts: n texts, string.
         query: as it was searched for.
-    Returns:
-        n texts, string; NULL for NULL, the beginning where nothing matches. About 1 us a character: for the rows that
-        are shown, not for all that are searched.
     """
-    marks = marks or Marks()
-    cut = analyzer(query.analyzer)
-    wanted = [query.leaves[leaf] for leaf in query.scored]
-    made = [None if text is None else _snippet(text, cut, wanted, marks) for text in texts.to_pylist()]
-    return pa.array(made, pa.string())
+    leaves = [query.leaves[leaf] for leaf in query.scored]
+    return _snippet(text, analyzer(query.analyzer), leaves, marks or Marks())
+
+
+def snippet_call(arguments: Sequence[exp.Expr]) -> exp.Expr | None:
+    """What `snippet(text, query, ...)` stands for; None where it has no text and query.
+
+    Raises:
+        InputError[search.query, search.analyzer]: a constant query is malformed, or there is no such analyzer.
+        SqlSemanticError[sql.argument]: there is no such argument.
+    """
+    known = [field.name for field in fields(_Options)]
+    places = [one for one in arguments if not isinstance(one, (exp.PropertyEQ, exp.Kwarg))]
+    if not 2 <= len(places) <= 2 + len(known):
+        return None
+    given = dict(zip(known, places[2:], strict=False))
+    for one in arguments:
+        if isinstance(one, (exp.PropertyEQ, exp.Kwarg)):
+            name = one.this.name.lower()
+            if name not in known:
+                hint = did_you_mean(name, known, "arguments after the text and the query")
+                raise SqlSemanticError("sql.argument", f'snippet has no argument "{name}"', hint=hint)
+            given[name] = one.expression
+    defaults = _Options()
+    trees = [given.get(name) or exp.maybe_parse(getattr(defaults, name), dialect="duckdb") for name in known]
+    query, cut = places[1].unnest(), trees[0].unnest()
+    if isinstance(query, exp.Literal) and isinstance(cut, exp.Literal):
+        _query(str(query.this), str(cut.this))  # its errors, now and with the place
+    kinds = ["VARCHAR", "VARCHAR", *(_KINDS.get(name, "VARCHAR") for name in known)]
+    casts = [
+        exp.Cast(this=tree.copy(), to=exp.DataType.build(kind, dialect="duckdb"))
+        for tree, kind in zip([*places[:2], *trees], kinds, strict=True)
+    ]
+    return exp.Anonymous(this=SNIPPET_FUNCTION, expressions=casts)
+
+
+@lru_cache(maxsize=64)
+def _query(text: str, cut: str) -> KeywordQuery:
+    return keyword_query(text, analyzer(cut))
+
+
+def snippet_of(
+    text: str | None,
+    query: str | None,
+    cut: str | None,
+    length: int | None,
+    before: str | None,
+    after: str | None,
+    html: bool | None,
+) -> str | None:
+    """What SNIPPET_FUNCTION gives for one row: NULL where anything is."""
+    if (
+        text is None
+        or query is None
+        or cut is None
+        or length is None
+        or before is None
+        or after is None
+        or html is None
+    ):
+        return None
+    if length < 1:
+        raise InputError("search.snippet", f"a snippet of {length} characters", hint="length is 1 or more")
+    return snippet(text, _query(query, cut), Marks(before, after, length, html))
 
 
 def _snippet(text: str, cut: Analyzer, leaves: list[Leaf], marks: Marks) -> str:
