@@ -390,13 +390,16 @@ def test_state_keeps_to_the_limits_of_the_session(tmp_path: Path) -> None:
     """A query's state is an engine of its own: with the session's memory, and in a folder that the session may use."""
     allowed = tmp_path / "allowed"
     allowed.mkdir()
-    state = state_engine(str(allowed / "query"), Settings(memory_limit="200MB", roots=(str(allowed),)))
-    try:
+    session = Engine(Settings(memory_limit="200MB", roots=(str(allowed),)))
+    session.expect_query()
+    for folder in (str(allowed / "query"), None, None):
+        state = state_engine(folder, session)
         with state.cursor() as cursor:
             ((limit,),) = cursor.rows("SELECT current_setting('memory_limit')")
-    finally:
         state.close()
-    assert limit.startswith("190")  # MiB
+        assert limit.startswith("190")  # MiB
     with pytest.raises(ExternalError) as caught:
-        state_engine(str(tmp_path / "elsewhere"), Settings(roots=(str(allowed),)))
+        state_engine(str(tmp_path / "elsewhere"), session)
     assert caught.value.code == "file.forbidden"
+    session.expect_query()
+    session.close()

@@ -99,7 +99,7 @@ class Store:
         return quoted(name)
 
     def prepare(self, sql: str) -> Statement:
-        """A statement that is planned now and run by calling it."""
+        """A statement that reads, planned now and run by calling it."""
         name = f"statement_{next(self._numbers)}"
         self.cursor.rows(f"PREPARE {name} AS {sql}")
         return lambda: self.cursor.run(f"EXECUTE {name}")

@@ -74,6 +74,16 @@ def _ranking(window: Window) -> _Ranking | None:
     return _Ranking(*found, calls) if found is not None else None
 
 
+def keeps_first(node: Node, window: Node) -> bool:
+    """Whether a filter over a window keeps exactly the rows that are the first of their key."""
+    if not isinstance(node, Filter) or not isinstance(window, Window) or (ranking := _ranking(window)) is None:
+        return False
+    predicate = node.predicate.unnest()
+    if isinstance(predicate, (exp.And, exp.Between)):
+        return False
+    return any(name in ranking.calls and last == 1 for name, last in _upper_bounds(predicate))
+
+
 def _upper_bounds(predicate: exp.Expr) -> Iterator[tuple[str, int]]:
     """(column, n) for each condition that holds only where the column is at most n."""
     for part in predicate.flatten() if isinstance(predicate, exp.And) else [predicate]:

@@ -59,8 +59,8 @@ class AppliedStep(Step):
             f"SELECT {keys}, 1 AS twice FROM {self._new.name} GROUP BY {keys} HAVING count(*) > 1 UNION ALL "
             f"SELECT {order}, 0 FROM {self._new.name} AS s ANTI JOIN {called} AS k ON {same('k')} LIMIT 1"
         )
-        self._forget = store.prepare(f"DELETE FROM {self._table} AS s USING {self._old.name} AS k WHERE {same('k')}")
-        self._keep = store.prepare(f"INSERT INTO {self._table} SELECT * FROM {self._new.name}")
+        self._forget = store.command(f"DELETE FROM {self._table} AS s USING {self._old.name} AS k WHERE {same('k')}")
+        self._keep = store.command(f"INSERT INTO {self._table} SELECT * FROM {self._new.name}")
         self._count = store.prepare(f"SELECT count(*) FROM {self._table}")
         self._recall()
 

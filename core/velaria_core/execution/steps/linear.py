@@ -19,6 +19,7 @@ from velaria_core.execution.steps.base import (
     relation_of,
     some,
 )
+from velaria_core.execution.steps.firsts import Firsts
 from velaria_core.execution.steps.numbers import Origin, columns_of, origins
 from velaria_core.logical.expr import reference
 from velaria_core.logical.lineage import lineage
@@ -108,14 +109,23 @@ class WholeStep(Step):
         node: Node = Scan(relation_of(self._feed))
         for operator in reversed(run):
             node = operator.over([node])
-        sql = query_of(ranks_bounded(node)).sql()
+        node = ranks_bounded(node)
+        sql = query_of(node).sql()
         super().__init__(store.schema(sql), True, [below])
         self._statement = store.prepare(sql)
+        self._firsts = Firsts.of(node, below.schema)
+        self._picks = self._firsts.columns if self._firsts is not None else None
+        if [below.schema.field(name).type for name in self._picks or ()] != self.schema.types:
+            self._picks = None  # the engine would not give them as they came
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
         (given,) = changes
         if given is None:
             return None
+        if self._firsts is not None:
+            given, alone = self._firsts.picked(given)
+            if alone and self._picks is not None:
+                return pa.Table.from_arrays(given.select(self._picks).columns, schema=self.schema)
         self._feed.table = given
         return some(self._statement())
 

@@ -124,7 +124,7 @@ class Numbers:
         by = []
         for tree, kind in keys:
             origin = known.get(tree.name) if isinstance(tree, exp.Column) else None
-            if origin is None or not _is_whole(kind) or below.field(origin.column).type != kind:
+            if origin is None or not is_whole(kind) or below.field(origin.column).type != kind:
                 return None
             by.append((origin, kind))
         columns: list[tuple[str, str | None, pa.DataType]] = []
@@ -143,7 +143,7 @@ class Numbers:
                 return None
             # The engine adds whole numbers in 128 bits.
             fits = {"count": True, "sum": pa.types.is_integer(given) and pa.types.is_decimal(kind)}.get(
-                function, _is_whole(kind) and given == kind
+                function, is_whole(kind) and given == kind
             )
             if not fits:
                 return None
@@ -204,7 +204,7 @@ def _is_near(times: Array) -> bool:
     return int(times.max()) < _FARTHEST and int(times.min()) > -_FARTHEST
 
 
-def _is_whole(kind: pa.DataType) -> bool:
+def is_whole(kind: pa.DataType) -> bool:
     """Whether values of the type are whole numbers, in the engine's order and in storage."""
     return bool(
         pa.types.is_integer(kind)

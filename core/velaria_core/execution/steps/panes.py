@@ -110,6 +110,37 @@ class Slides:
         closes: Array = np.clip(starts, -far, far) * self.unit_us + (self.size * self.unit_us + self.after_us)
         return closes
 
+    @property
+    def is_even(self) -> bool:
+        """Whether a window has a whole number of slides. Then all panes that end in one slide are in the same windows,
+        and the panes of a window stand together in a chunk."""
+        return self.size % self.slide == 0
+
+    @staticmethod
+    def are_near(chunk: Chunk) -> bool:
+        """Whether all its times are times, and such that what follows can be computed."""
+        return int(chunk.closes[0]) > -FARTHEST and int(chunk.closes[-1]) < FARTHEST
+
+    def start(self, closes_us: int) -> int:
+        """The start of the window that is closed then."""
+        return (closes_us - self.after_us) // self.unit_us - self.size
+
+    def ranges(self, closes: Array, before_us: int | None, watermark_us: int) -> Iterator[tuple[int, int, int]]:
+        """When each window is closed that is closed now, and not before, and where its panes are.
+
+        Args:
+            closes: (n,) rising: when the last window of each pane is closed.
+        """
+        slide_us, windows = self.slide * self.unit_us, self.size // self.slide
+        last = np.unique(closes)
+        found = np.unique(last[:, None] - np.arange(windows) * slide_us)
+        found = found[found <= watermark_us]
+        if before_us is not None:
+            found = found[found > before_us]
+        firsts = np.searchsorted(closes, found, "left")
+        ends = np.searchsorted(closes, found + (windows - 1) * slide_us, "right")
+        yield from zip(found.tolist(), firsts.tolist(), ends.tolist(), strict=True)
+
     def starts(self, panes: Array) -> Iterator[tuple[Array, Mask | None]]:
         """The starts of the windows that panes are part of, the latest first, and for which panes there is one."""
         latest = panes // self.slide * self.slide
@@ -328,7 +359,7 @@ class PanesStep(GroupedStep):
         if not due:
             return None
         assert watermark_us is not None
-        if self._slides is not None:
+        if self._slides is not None and not self._slides.is_even:
             # Each pane is read for several windows.
             self._chunks = (self._merger.merged(self._chunks),)
         parts: list[Chunk] = []
@@ -346,6 +377,10 @@ class PanesStep(GroupedStep):
 
     def _windows(self, chunk: Chunk, before_us: int | None, watermark_us: int, slides: Slides) -> Iterator[Chunk]:
         """The parts of these panes in the windows that are closed now."""
+        if slides.is_even and slides.are_near(chunk):
+            for closes_us, first, end in slides.ranges(chunk.closes, before_us, watermark_us):
+                yield self._window(slides, chunk.part(first, end), closes_us)
+            return
         reach_us = END if watermark_us == END else watermark_us + slides.size * slides.unit_us
         chunk = chunk.part(0, int(np.searchsorted(chunk.closes, reach_us, "right")))
         panes = vector_of(chunk.keys[0])
@@ -372,6 +407,16 @@ class PanesStep(GroupedStep):
                 for after, (_, kind) in zip(slides.keys, self._plan.keys, strict=True)
             ]
             yield Chunk(closes[rows], tuple(keys), some.columns, some.others)
+
+    def _window(self, slides: Slides, panes: Chunk, closes_us: int) -> Chunk:
+        """These panes as parts of the window that is closed then."""
+        start = slides.start(closes_us)
+        others = iter(panes.keys[1:])
+        keys = [
+            next(others) if after is None else array_of(Vector(np.full(len(panes), start + after)), kind)
+            for after, (_, kind) in zip(slides.keys, self._plan.keys, strict=True)
+        ]
+        return Chunk(np.full(len(panes), closes_us), tuple(keys), panes.columns, panes.others)
 
     def _shown(self, chunk: Chunk) -> Changes:
         """The rows of groups that are closed."""

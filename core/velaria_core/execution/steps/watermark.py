@@ -50,9 +50,9 @@ class WatermarkStep(Step):
         if not self._folds:
             self._aside = store.feed(below.changes_schema)
             table = store.table(f"{name}_ahead", below.changes_schema)
-            self._set_aside = store.prepare(f"INSERT INTO {table} SELECT * FROM {self._aside.name}")
+            self._set_aside = store.command(f"INSERT INTO {table} SELECT * FROM {self._aside.name}")
             self._waiting = store.prepare(f"SELECT * FROM {table}")
-            self._release = store.prepare(f"DELETE FROM {table}")
+            self._release = store.command(f"DELETE FROM {table}")
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
