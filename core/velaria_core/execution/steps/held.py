@@ -154,7 +154,7 @@ class HeldLog(Log):
                 f"SELECT *{hashing.beside(keys)} FROM (SELECT {listed}, CAST(sum({COUNT}) AS BIGINT) AS {COUNT} "
                 f"FROM {self._part.name} GROUP BY {listed} HAVING sum({COUNT}) <> 0)"
             )
-        self._is_in_table = store.durable  # every entry
+        self.is_in_table = store.durable  # every entry
         self._is_leaving = False  # memory, once the epoch is durable
         self.held = HeldRows(self._schema, None if append_only else COUNT)
         if store.durable:
@@ -175,7 +175,7 @@ class HeldLog(Log):
         changes = self.feed.table
         if not changes.num_rows:
             return
-        if self._is_in_table:
+        if self.is_in_table:
             super().add()
         rows = pa.Table.from_arrays(changes.columns, schema=self._schema)
         self._found.table = pa.concat_tables([self._found.table, rows])
@@ -211,7 +211,7 @@ class HeldLog(Log):
         self._found.table = self._schema.empty_table()
         if self.held is not None:
             self.held.rolled_back()
-            self._is_in_table, self._is_leaving = self._store.durable, False
+            self.is_in_table, self._is_leaving = self._store.durable, False
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class HeldLog(Log):
         """Have every entry in the table, which is what is read once the epoch is durable."""
         assert self.held is not None
         self._is_leaving = True
-        if self._is_in_table:
+        if self.is_in_table:
             return
         found, positions = self._found.table, self.held.alive()
         for first in range(0, len(positions), _READ_ROWS):
@@ -252,7 +252,7 @@ class HeldLog(Log):
             self._cursor.rows(f"INSERT INTO {self.table} SELECT * FROM {self._found.name}")
         self._found.table = found
         super().forgot()
-        self._is_in_table = True
+        self.is_in_table = True
 
     def _restore(self) -> None:
         """Hold what the table has, as far as that may be."""

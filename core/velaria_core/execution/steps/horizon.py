@@ -36,6 +36,7 @@ class Forgetting(Protocol):
     """Rows that are forgotten when they are closed, in a table, in memory or both."""
 
     table: str
+    is_in_table: bool
 
     @property
     def held(self) -> HeldRows | None: ...
@@ -107,9 +108,10 @@ class Expiry:
                 self._measure()
             if self._extent is None or closed_us < self._extent[0] + (self._extent[1] - self._extent[0]) // _PART:
                 return
-        self._closed.table = one_row(self._closed.schema, closed_us)
-        self._delete()
-        self._log.forgot()
+        if self._log.is_in_table:
+            self._closed.table = one_row(self._closed.schema, closed_us)
+            self._delete()
+            self._log.forgot()
         if self._log.held is not None:
             positions, times, valid = self._held(self._log.held)
             self._log.held.forget(positions[closed(times, valid, self._bound, watermark_us)])

@@ -38,9 +38,11 @@ class Log:
         scanned: why each epoch reads the keys of all entries, where it was to ask for some.
         held: the rows in memory, where they are there.
         keys: those of the rows that are fed, where another log can find what it has of them.
+        is_in_table: whether the table has every entry; otherwise it has none, and they are held.
     """
 
     scanned: str = ""
+    is_in_table: bool = True
     held: HeldRows | None = None
     keys: Keys | None = None
 
