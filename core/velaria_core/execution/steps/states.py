@@ -33,6 +33,7 @@ class Entries:
     """States by key in a table, to which each epoch appends. Columns k0, k1, ... and s0, s1, ..."""
 
     held: Final = None  # in memory
+    is_in_table: bool = True
 
     def __init__(self, store: Store, name: str, states: States, rows: str, grows: bool) -> None:
         """
