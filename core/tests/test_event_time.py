@@ -435,6 +435,30 @@ def test_available_now_does_not_close_what_may_go_on(tmp_path: Path) -> None:
     assert second.end() == windows((0, 2))
 
 
+@pytest.mark.parametrize("length", ["4 seconds", "5 seconds"])  # whole slides, and not
+@pytest.mark.parametrize("batch_rows", [1, 2, 6])
+def test_sliding_windows_of_infinite_times_are_those_of_batch(length: str, batch_rows: int) -> None:
+    session, sink = DataflowSession(), MemorySink()
+    day = dt.datetime(2020, 1, 1)
+    times = ["'-infinity'", f"'{day}'", f"'{day + dt.timedelta(seconds=9)}'", "NULL", "'infinity'", "'2020-01-02'"]
+    listed = ", ".join(f"(CAST({time} AS TIMESTAMP), {at})" for at, time in enumerate(times))
+    rows = session.sql(f"SELECT * FROM (VALUES {listed}) AS v(ts, k)").to_arrow()
+    session.create_temp_view("whole", session.create_dataframe(rows))
+    batches = [rows.slice(at, batch_rows) for at in range(0, rows.num_rows, batch_rows)]
+    session.create_temp_view("coming", session.read_stream(MemorySource(batches)).with_watermark("ts", "0s"))
+    text = (
+        "SELECT CAST(window_start AS VARCHAR) AS w, count(*) AS n, CAST(sum(k) AS BIGINT) AS k "
+        f"FROM HOP(TABLE {{}}, DESCRIPTOR(ts), INTERVAL '2 seconds', INTERVAL '{length}') GROUP BY window_start"
+    )
+    query = session.stream_sql(text.format("coming")).write_stream(
+        sink, output_mode="append", epoch_rows_max=batch_rows
+    )
+    query.process_available()
+    query.stop()
+    wanted = session.sql(text.format("whole")).to_rows()
+    assert sorted(sink.result().to_pylist(), key=str) == sorted(wanted, key=str)
+
+
 # --- processing time ----------------------------------------------------------------------------------------
 
 

@@ -116,10 +116,12 @@ class Slides:
         and the panes of a window stand together in a chunk."""
         return self.size % self.slide == 0
 
-    @staticmethod
-    def are_near(chunk: Chunk) -> bool:
-        """Whether all its times are times, and such that what follows can be computed."""
-        return int(chunk.closes[0]) > -FARTHEST and int(chunk.closes[-1]) < FARTHEST
+    def near(self, closes: Array) -> tuple[int, int]:
+        """From where to before where, of rising times, they tell the panes that they are of: not where a pane has no
+        time, or one so far, or infinite, that `closes` is as far as it goes."""
+        far = FARTHEST // self.unit_us
+        low, high = self.closes(np.array([-far, far]))
+        return int(np.searchsorted(closes, low, "right")), int(np.searchsorted(closes, high, "left"))
 
     def start(self, closes_us: int) -> int:
         """The start of the window that is closed then."""
@@ -142,14 +144,18 @@ class Slides:
         yield from zip(found.tolist(), firsts.tolist(), ends.tolist(), strict=True)
 
     def starts(self, panes: Array) -> Iterator[tuple[Array, Mask | None]]:
-        """The starts of the windows that panes are part of, the latest first, and for which panes there is one."""
+        """The starts of the windows that panes are part of, the latest first, and for which panes there is one.
+
+        As the engine has it, an infinite time is in the window that starts with it as often as any is in windows; where
+        these are not even, in none, since no window ends after it.
+        """
         latest = panes // self.slide * self.slide
         infinite = np.abs(panes) == _INFINITE
         for back in range(-(-self.size // self.slide)):
             starts = latest - back * self.slide
             if infinite.any():
                 starts[infinite] = panes[infinite]
-            yield starts, starts + self.size > panes if self.size % self.slide else None
+            yield starts, None if self.is_even else (starts + self.size > panes) & ~infinite
 
     def first_closes(self, panes: Vector) -> Array:
         """When the first of its windows closes a pane."""
@@ -377,10 +383,18 @@ class PanesStep(GroupedStep):
 
     def _windows(self, chunk: Chunk, before_us: int | None, watermark_us: int, slides: Slides) -> Iterator[Chunk]:
         """The parts of these panes in the windows that are closed now."""
-        if slides.is_even and slides.are_near(chunk):
-            for closes_us, first, end in slides.ranges(chunk.closes, before_us, watermark_us):
-                yield self._window(slides, chunk.part(first, end), closes_us)
-            return
+        first, end = slides.near(chunk.closes) if slides.is_even else (0, 0)
+        near = chunk.part(first, end)
+        for closes_us, low, high in slides.ranges(near.closes, before_us, watermark_us):
+            yield self._window(slides, near.part(low, high), closes_us)
+        for rest in (chunk.part(0, first), chunk.part(end, len(chunk))):
+            if len(rest):
+                yield from self._windows_of_each(rest, before_us, watermark_us, slides)
+
+    def _windows_of_each(
+        self, chunk: Chunk, before_us: int | None, watermark_us: int, slides: Slides
+    ) -> Iterator[Chunk]:
+        """The same, found for each pane by itself."""
         reach_us = END if watermark_us == END else watermark_us + slides.size * slides.unit_us
         chunk = chunk.part(0, int(np.searchsorted(chunk.closes, reach_us, "right")))
         panes = vector_of(chunk.keys[0])
