@@ -13,12 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from velaria_core.contract import abi
 from velaria_core.execution.clock import Clock
 from velaria_core.execution.policy import blamed
 from velaria_core.logical.relation import Relation
+
+AT_ONCE: Final = 0.0  # before any reading of the clock that follows an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,8 @@ class Intake:
         self._turn = deque(self._inputs)
         self._ended: set[str] = set()
         self._pending: set[str] = set()
-        self._due_ms = dict.fromkeys(self._inputs, 0.0)
+        self._due_ms = dict.fromkeys(self._inputs, AT_ONCE)
         self._wakes = dict.fromkeys(self._inputs, 0)
-        self._answered = dict(self._wakes)  # wakes of which the last answer can know
 
     @property
     def ended(self) -> frozenset[str]:
@@ -98,19 +99,14 @@ class Intake:
         """Whether a source has rows that are only not ready."""
         return bool(self._pending)
 
-    @property
-    def woken(self) -> bool:
-        """Whether a source said that it has rows after it was asked last."""
-        return any(self._wakes[name] != self._answered[name] for name in self._inputs if name not in self._ended)
-
     def due_ms(self) -> float:
-        """When the next source is to be asked; not for sources that have ended."""
-        return min((due for name, due in self._due_ms.items() if name not in self._ended), default=0.0)
+        """When the next source is to be asked, AT_ONCE where one said so; not for sources that have ended."""
+        return min((due for name, due in self._due_ms.items() if name not in self._ended), default=AT_ONCE)
 
     def wake(self, name: str) -> None:
         """The source has rows, as it says itself; from any thread."""
         self._wakes[name] += 1
-        self._due_ms[name] = 0.0
+        self._due_ms[name] = AT_ONCE
 
     def wake_all(self) -> None:
         """Ask every source again, however long it wanted to be left alone."""
@@ -134,7 +130,7 @@ class Intake:
             self._turn.rotate(-1)
             if name in self._ended or self._due_ms[name] > self._clock.ticks_ms():
                 continue
-            self._answered[name] = self._wakes[name]
+            woken = self._wakes[name]
             stream = self._inputs[name]
             with self._locks[name], blamed(stream.relation.label):
                 answer = stream.source.next_batch(rows_max)
@@ -149,8 +145,8 @@ class Intake:
                         self._pending.add(name)
                     wait_ms = self._idle_wait_ms if retry_after_ms is None else retry_after_ms
                     self._due_ms[name] = self._clock.ticks_ms() + max(wait_ms, _WAIT_MS_MIN)
-                    if self._wakes[name] != self._answered[name]:  # rows came while it answered
-                        self._due_ms[name] = 0.0
+                    if self._wakes[name] != woken:  # rows came while it answered
+                        self._due_ms[name] = AT_ONCE
         return None
 
     def gather(self, rows_max: int | None, load: Load | None = None) -> Load:
@@ -294,18 +290,18 @@ class Puller:
                         self._put(pulled)
                         continue
                     self._over, self._ended = self._intake.is_over, self._intake.ended
-                    pending = self._intake.pending
+                    due_ms, pending = self._intake.due_ms(), self._intake.pending
                     self._done = self._over or (to_the_end and not pending)
-                    # By the wakes, not by the clock: where asking takes longer than the wait, one is always due.
-                    if not self._done and self._intake.woken:
-                        continue
+                    # Not by the clock: where asking takes longer than the wait, one is always due.
+                    if not self._done and due_ms == AT_ONCE:
+                        continue  # woken since it was asked
                     if not self.drained or self._over or pending != self.pending:
                         self.drained, self.pending = True, pending
                         self._lock.notify_all()
                     if self._done:
                         return
                     if not self._stopping:
-                        self._clock.wait_until(self._lock, self._intake.due_ms())
+                        self._clock.wait_until(self._lock, due_ms)
         except BaseException as error:  # noqa: BLE001 -- raised again by the query, on its own thread
             with self._lock:
                 self.failure = error
