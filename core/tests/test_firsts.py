@@ -14,7 +14,6 @@ from properties.tables import bag as bag_of
 
 from velaria_core import DataflowSession, MemorySink, MemorySource
 from velaria_core.execution.steps.firsts import Firsts
-from velaria_core.logical.operators import Scan
 from velaria_core.logical.ranks import ranks_bounded
 
 SCHEMA = pa.schema([("k", pa.int64()), ("a", pa.int32()), ("b", pa.int64()), ("s", pa.string())])
@@ -28,9 +27,8 @@ def session() -> DataflowSession:
 
 def firsts(session: DataflowSession, sql: str) -> Firsts | None:
     session.create_temp_view("t", session.create_dataframe(SCHEMA.empty_table()))
-    node = ranks_bounded(session.sql(sql).node)
-    assert any(isinstance(one, Scan) for one in node.walk())
-    return Firsts.of(node, SCHEMA)
+    asked = session.sql(sql)
+    return Firsts.of(ranks_bounded(asked.node), SCHEMA, asked.schema)
 
 
 def bag(table: pa.Table) -> Counter[tuple[Any, ...]]:
@@ -93,6 +91,16 @@ def test_what_is_not_asked_by_numbers_is_for_the_statement(session: DataflowSess
 def test_what_is_more_than_columns_is_for_the_statement(session: DataflowSession, sql: str) -> None:
     known = firsts(session, sql)
     assert known is None or known.columns is None
+
+
+def test_what_the_engine_gives_in_another_type_is_for_the_statement(session: DataflowSession) -> None:
+    session.create_temp_view("t", session.create_dataframe(SCHEMA.empty_table()))
+    asked = session.sql(QUERY.format(columns="k, s", rank="row_number()", order="a", bound="= 1"))
+    wide = SCHEMA.set(SCHEMA.get_field_index("s"), pa.field("s", pa.large_string()))
+    for below, columns in ((SCHEMA, ("k", "s")), (wide, None)):
+        known = Firsts.of(ranks_bounded(asked.node), below, asked.schema)
+        assert known is not None
+        assert known.columns == columns
 
 
 @pytest.mark.parametrize("size", [4_000, 5_000])  # whole slides, and not

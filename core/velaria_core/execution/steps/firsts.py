@@ -32,7 +32,7 @@ class Firsts:
     Attributes:
         by: the columns of the input that are the key.
         order: the first columns that they are ordered by, whole numbers all, and which value is best.
-        columns: of the input, that are the result where each key has one best row; None where it is more than columns.
+        columns: of the input, that are the result where each key has one best row; None where the engine makes it.
     """
 
     by: tuple[str, ...]
@@ -40,14 +40,26 @@ class Firsts:
     columns: tuple[str, ...] | None
 
     @staticmethod
-    def of(root: Node, below: pa.Schema) -> Firsts | None:
-        """None where the plan asks for no first rows, or not by numbers."""
-        nodes = [root]
-        while nodes[-1].inputs:
-            nodes.append(nodes[-1].inputs[0])
-        at = next((at for at, node in enumerate(nodes) if isinstance(node, TopK)), 0)
-        top, known = nodes[at], origins(nodes[at + 1 : -1], below)
-        if not isinstance(top, TopK) or known is None or not top.by or top.count != 1:
+    def of(root: Node, below: pa.Schema, result: pa.Schema) -> Firsts | None:
+        """None where the plan asks for no first rows, or not by numbers.
+
+        Args:
+            below: of the input, and `result`, as the engine gives it.
+        """
+        above: list[Node] = []
+        top = root
+        while not isinstance(top, TopK):
+            if not top.inputs:
+                return None
+            above.append(top)
+            top = top.inputs[0]
+        run: list[Node] = []
+        node = top.input
+        while node.inputs:
+            run.append(node)
+            node = node.inputs[0]
+        known = origins(run, below)
+        if known is None or not top.by or top.count != 1:
             return None
         by = tuple(name for name in (_number(known.get(one), below) for one in top.by) if name is not None)
         order: list[tuple[str, Fold]] = []
@@ -59,7 +71,10 @@ class Firsts:
             order.append((name, Fold.MAX if key.args.get("desc") else Fold.MIN))
         if len(by) < len(top.by) or not order:
             return None
-        return Firsts(by, tuple(order), _columns(nodes[:at], top, known))
+        columns = _columns(above, top, known)
+        if columns is not None and [below.field(name).type for name in columns] != result.types:
+            columns = None
+        return Firsts(by, tuple(order), columns)
 
     def picked(self, rows: pa.Table) -> tuple[pa.Table, bool]:
         """The rows that can be the best of their key, and whether they are: one for each."""

@@ -113,10 +113,7 @@ class WholeStep(Step):
         sql = query_of(node).sql()
         super().__init__(store.schema(sql), True, [below])
         self._statement = store.prepare(sql)
-        self._firsts = Firsts.of(node, below.schema)
-        self._picks = self._firsts.columns if self._firsts is not None else None
-        if [below.schema.field(name).type for name in self._picks or ()] != self.schema.types:
-            self._picks = None  # the engine would not give them as they came
+        self._firsts = Firsts.of(node, below.schema, self.schema)
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
         (given,) = changes
@@ -124,8 +121,8 @@ class WholeStep(Step):
             return None
         if self._firsts is not None:
             given, alone = self._firsts.picked(given)
-            if alone and self._picks is not None:
-                return pa.Table.from_arrays(given.select(self._picks).columns, schema=self.schema)
+            if alone and self._firsts.columns is not None:
+                return pa.Table.from_arrays(given.select(self._firsts.columns).columns, schema=self.schema)
         self._feed.table = given
         return some(self._statement())
 
