@@ -137,6 +137,8 @@ def test_in_a_stream(session: DataflowSession) -> None:
         ("snippet(body, '\"night')", "search.query", "quote"),
         ("snippet(body, 'night', 'germn')", "search.analyzer", "germn"),
         ("snippet(body, 'night', size := 3)", "sql.argument", "size"),
+        ("snippet(body, 'night', 'standard', analyzer := 'english')", "sql.argument", "twice"),
+        ("snippet(body)", "sql.argument", "snippet(text, query"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(session: DataflowSession, call: str, code: str, said: str) -> None:

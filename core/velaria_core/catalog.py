@@ -44,13 +44,13 @@ from velaria_core.execution.declared import (
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import Feeds, followed
 from velaria_core.execution.search.indexes import Indexes, IndexKind
+from velaria_core.logical.analyzers import ANALYZER
 from velaria_core.logical.endless import refuse_endless_order, refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
 from velaria_core.logical.functions import is_volatile
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Opaque, Project, Scan, Values
-from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.watermark import Watermark
 from velaria_core.logical.relation import Relation
 from velaria_core.logical.scope import place_of

@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
 from velaria_core.execution import lower
+from velaria_core.logical.analyzers import ANALYZER
 from velaria_core.logical.event_time import Late, TimeKind
 from velaria_core.logical.expr import (
     Column,
@@ -54,7 +55,6 @@ from velaria_core.logical.operators import (
     WindowAssign,
     WithColumn,
 )
-from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.watermark import AHEAD_MS
 from velaria_core.logical.query import Named
 from velaria_core.logical.scope import Scope, distinct_names

@@ -37,7 +37,7 @@ from velaria_core.errors import (
 )
 from velaria_core.execution.footers import Footers
 from velaria_core.logical.analyzers import JIEBA_FUNCTION, has_jieba, jieba_terms
-from velaria_core.logical.snippets import SNIPPET_FUNCTION, snippet_of
+from velaria_core.logical.snippets import SNIPPET_FUNCTION, SNIPPET_TYPES, snippet_of
 from velaria_core.types import arrow_type, exported_type, literal, quoted
 
 # Fixed for the life of an engine. Extensions would be fetched from the network; Python variables of a caller
@@ -255,10 +255,9 @@ def _snippets(
     return pa.array([snippet_of(*row) for row in rows], pa.string())
 
 
-_TEXT: Final = "VARCHAR"
 _FUNCTIONS: Final[tuple[tuple[str, Callable[..., pa.Array], list[Any], str], ...]] = (
-    *([(JIEBA_FUNCTION, _jieba, [_TEXT], "VARCHAR[]")] if has_jieba() else []),
-    (SNIPPET_FUNCTION, _snippets, [_TEXT, _TEXT, _TEXT, "BIGINT", _TEXT, _TEXT, "BOOLEAN"], _TEXT),
+    *([(JIEBA_FUNCTION, _jieba, ["VARCHAR"], "VARCHAR[]")] if has_jieba() else []),
+    (SNIPPET_FUNCTION, _snippets, list(SNIPPET_TYPES), "VARCHAR"),
 )
 
 

@@ -27,6 +27,8 @@ from typing import Final, NamedTuple, TypeAlias
 from velaria_core.errors import InputError, did_you_mean
 from velaria_core.types import literal
 
+ANALYZER: Final = "english"
+"""What is taken where none is named."""
 JIEBA_FUNCTION: Final = "velaria_jieba"
 """The function of the engine that cuts texts for `jieba`, (VARCHAR) -> VARCHAR[]."""
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from velaria_core.contract.modes import Metric
 from velaria_core.errors import SqlSemanticError, did_you_mean
+from velaria_core.logical.analyzers import ANALYZER
 from velaria_core.logical.bm25 import check_weights
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import HybridSearch, KeywordSearch, Rename, VectorSearch
 from velaria_core.logical.operators.hybrid_search import CONSTANTS, SCORES, Fusion
-from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.similarity import vector_of

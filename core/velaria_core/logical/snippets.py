@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from typing import Final
@@ -16,7 +16,7 @@ from typing import Final
 from sqlglot import exp
 
 from velaria_core.errors import InputError, SqlSemanticError, did_you_mean
-from velaria_core.logical.analyzers import Analyzer, Span, analyzer
+from velaria_core.logical.analyzers import ANALYZER, Analyzer, Span, analyzer
 from velaria_core.logical.keyword_query import KeywordQuery, Kind, Leaf, keyword_query
 
 SNIPPET_FUNCTION: Final = "velaria_snippet"
@@ -43,59 +43,48 @@ class Marks:
     html: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What a call of `snippet` may say after the text and the query, in this order or by name, as SQL."""
-
-    analyzer: str = "'english'"
-    length: str = "160"
-    before: str = "'<mark>'"
-    after: str = "'</mark>'"
-    html: str = "true"
-
-
-_KINDS: Final = {"length": "BIGINT", "html": "BOOLEAN"}
-
-
-def snippet(text: str, query: KeywordQuery, marks: Marks | None = None) -> str:
-    """The snippet of one text; its beginning where nothing matches. About 1 us a character: for the rows that are
-    shown, not for all that are searched.
-
-    Args:
-        query: as it was searched for.
-    """
-    leaves = [query.leaves[leaf] for leaf in query.scored]
-    return _snippet(text, analyzer(query.analyzer), leaves, marks or Marks())
+_PLAIN: Final = Marks()
+# What a call of `snippet` may say after the text and the query, in this order or by name.
+_OPTIONS: Final[dict[str, str | int]] = {
+    "analyzer": ANALYZER,
+    "length": _PLAIN.length,
+    "before": _PLAIN.before,
+    "after": _PLAIN.after,
+    "html": _PLAIN.html,
+}
+_KINDS: Final = {str: "VARCHAR", int: "BIGINT", bool: "BOOLEAN"}
+SNIPPET_TYPES: Final = ("VARCHAR", "VARCHAR", *(_KINDS[type(value)] for value in _OPTIONS.values()))
+"""Of the arguments of SNIPPET_FUNCTION."""
 
 
-def snippet_call(arguments: Sequence[exp.Expr]) -> exp.Expr | None:
-    """What `snippet(text, query, ...)` stands for; None where it has no text and query.
+def snippet_call(arguments: Sequence[exp.Expr]) -> exp.Expr:
+    """What `snippet(text, query, ...)` stands for.
 
     Raises:
         InputError[search.query, search.analyzer]: a constant query is malformed, or there is no such analyzer.
-        SqlSemanticError[sql.argument]: there is no such argument.
+        SqlSemanticError[sql.argument]: there is no such argument, it is given twice, or text or query is not given.
     """
-    known = [field.name for field in fields(_Options)]
-    places = [one for one in arguments if not isinstance(one, (exp.PropertyEQ, exp.Kwarg))]
-    if not 2 <= len(places) <= 2 + len(known):
-        return None
-    given = dict(zip(known, places[2:], strict=False))
-    for one in arguments:
-        if isinstance(one, (exp.PropertyEQ, exp.Kwarg)):
-            name = one.this.name.lower()
-            if name not in known:
-                hint = did_you_mean(name, known, "arguments after the text and the query")
-                raise SqlSemanticError("sql.argument", f'snippet has no argument "{name}"', hint=hint)
-            given[name] = one.expression
-    defaults = _Options()
-    trees = [given.get(name) or exp.maybe_parse(getattr(defaults, name), dialect="duckdb") for name in known]
-    query, cut = places[1].unnest(), trees[0].unnest()
+    named = [one for one in arguments if isinstance(one, (exp.PropertyEQ, exp.Kwarg))]
+    placed = [one for one in arguments if not isinstance(one, (exp.PropertyEQ, exp.Kwarg))]
+    if not 2 <= len(placed) <= len(SNIPPET_TYPES):
+        usage = f"snippet(text, query[, {', '.join(_OPTIONS)}])"
+        raise SqlSemanticError("sql.argument", f"snippet of {len(placed)} arguments", hint=usage)
+    given = dict(zip(_OPTIONS, placed[2:], strict=False))
+    for one in named:
+        name = one.this.name.lower()
+        if name not in _OPTIONS:
+            hint = did_you_mean(name, _OPTIONS, "arguments after the text and the query")
+            raise SqlSemanticError("sql.argument", f'snippet has no argument "{name}"', hint=hint)
+        if name in given:
+            raise SqlSemanticError("sql.argument", f'snippet is given "{name}" twice', hint="by place or by name, once")
+        given[name] = one.expression
+    trees = [*placed[:2], *(given.get(name, exp.convert(value)) for name, value in _OPTIONS.items())]
+    query, cut = trees[1].unnest(), trees[2].unnest()
     if isinstance(query, exp.Literal) and isinstance(cut, exp.Literal):
         _query(str(query.this), str(cut.this))  # its errors, now and with the place
-    kinds = ["VARCHAR", "VARCHAR", *(_KINDS.get(name, "VARCHAR") for name in known)]
     casts = [
         exp.Cast(this=tree.copy(), to=exp.DataType.build(kind, dialect="duckdb"))
-        for tree, kind in zip([*places[:2], *trees], kinds, strict=True)
+        for tree, kind in zip(trees, SNIPPET_TYPES, strict=True)
     ]
     return exp.Anonymous(this=SNIPPET_FUNCTION, expressions=casts)
 
@@ -114,7 +103,10 @@ def snippet_of(
     after: str | None,
     html: bool | None,
 ) -> str | None:
-    """What SNIPPET_FUNCTION gives for one row: NULL where anything is."""
+    """What SNIPPET_FUNCTION gives for one row: NULL where anything is, the beginning of the text where nothing matches.
+
+    About 1 us a character: for the rows that are shown, not for all that are searched.
+    """
     if (
         text is None
         or query is None
@@ -127,7 +119,9 @@ def snippet_of(
         return None
     if length < 1:
         raise InputError("search.snippet", f"a snippet of {length} characters", hint="length is 1 or more")
-    return snippet(text, _query(query, cut), Marks(before, after, length, html))
+    asked = _query(query, cut)
+    leaves = [asked.leaves[leaf] for leaf in asked.scored]
+    return _snippet(text, analyzer(asked.analyzer), leaves, Marks(before, after, length, html))
 
 
 def _snippet(text: str, cut: Analyzer, leaves: list[Leaf], marks: Marks) -> str:

@@ -21,11 +21,12 @@ from functools import cached_property
 from typing import Final
 
 from velaria_core.contract.modes import Metric
+from velaria_core.logical.analyzers import ANALYZER
 from velaria_core.logical.expr import to_sql
 from velaria_core.logical.incremental import Incremental, Linear, Recompute
 from velaria_core.logical.node import Node, Unary
-from velaria_core.logical.operators.keyword_search import ANALYZER, KeywordSearch, best_first
 from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
+from velaria_core.logical.operators.keyword_search import KeywordSearch, best_first
 from velaria_core.logical.operators.vector_search import SCORE as VECTOR_SCORE
 from velaria_core.logical.operators.vector_search import VectorSearch
 from velaria_core.logical.query import Query

@@ -19,7 +19,7 @@ from typing import Final
 from sqlglot import exp
 
 from velaria_core.logical import bm25
-from velaria_core.logical.analyzers import analyzer
+from velaria_core.logical.analyzers import ANALYZER, analyzer
 from velaria_core.logical.expr import call, parse_expression, reference
 from velaria_core.logical.incremental import Incremental, Linear, Recompute
 from velaria_core.logical.keyword_query import KeywordQuery, keyword_query
@@ -30,7 +30,6 @@ from velaria_core.logical.operators.vector_search import NUMBERS
 from velaria_core.logical.query import Named, Query
 
 SCORE: Final = bm25.SCORE
-ANALYZER: Final = "english"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from sqlglot import exp
 
 from velaria_core.errors import InputError, Place, SqlSemanticError
 from velaria_core.logical import operators
+from velaria_core.logical.analyzers import ANALYZER
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators.hybrid_search import SCORES
-from velaria_core.logical.operators.keyword_search import ANALYZER
 from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.vector_search import SCORE
 from velaria_core.logical.scope import Entry, Scope, place_of
