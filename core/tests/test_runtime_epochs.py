@@ -390,16 +390,13 @@ def test_state_keeps_to_the_limits_of_the_session(tmp_path: Path) -> None:
     """A query's state is an engine of its own: with the session's memory, and in a folder that the session may use."""
     allowed = tmp_path / "allowed"
     allowed.mkdir()
-    session = Engine(Settings(memory_limit="200MB", roots=(str(allowed),)))
-    session.expect_query()
-    for folder in (str(allowed / "query"), None, None):
-        state = state_engine(folder, session)
+    settings = Settings(memory_limit="200MB", roots=(str(allowed),))
+    for folder in (str(allowed / "query"), None):
+        state = state_engine(folder, settings)
         with state.cursor() as cursor:
             ((limit,),) = cursor.rows("SELECT current_setting('memory_limit')")
         state.close()
         assert limit.startswith("190")  # MiB
     with pytest.raises(ExternalError) as caught:
-        state_engine(str(tmp_path / "elsewhere"), session)
+        state_engine(str(tmp_path / "elsewhere"), settings)
     assert caught.value.code == "file.forbidden"
-    session.expect_query()
-    session.close()

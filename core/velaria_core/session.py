@@ -176,7 +176,6 @@ class DataflowSession:
         """
         from velaria_core.streaming import StreamingDataFrame
 
-        self._engine.expect_query()
         return StreamingDataFrame(self, source_node(source, name or f"stream_{next(self._feed_numbers)}"))
 
     def read_stream_csv_dir(

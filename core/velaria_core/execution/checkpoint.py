@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 from velaria_core.contract.modes import OutputMode
 from velaria_core.errors import DataError, StateError
 from velaria_core.execution.claims import claimed
-from velaria_core.execution.duck import Engine
+from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.files.paths import within
 from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
@@ -174,24 +174,27 @@ def claimed_folder(folder: str | None) -> Iterator[None]:
         yield
 
 
-def state_engine(folder: str | None, session: Engine) -> Engine:
+def state_engine(folder: str | None, settings: Settings) -> Engine:
     """The engine of a query's state: a file in its checkpoint folder, or memory.
 
     Args:
-        session: whose limits of memory and threads hold for a query's state too.
+        settings: of the session, whose limits of memory and threads hold for a query's state too.
 
     Raises:
         ExternalError[file.forbidden]: the folder lies outside the session's roots.
         StateError[database.locked]: another process runs on this checkpoint; [database.invalid]: its file is no state.
         ExternalError[disk.full, file.io]: the folder cannot be made or written.
     """
+    limits = Settings(
+        memory_limit=settings.memory_limit, threads=settings.threads, temp_directory=settings.temp_directory
+    )
     if folder is None:
-        return session.for_state()
-    folder = within(session.settings, os.path.abspath(folder))
+        return Engine(limits)
+    folder = within(settings, os.path.abspath(folder))
     with outside(f"the checkpoint folder {folder}"):
         os.makedirs(folder, exist_ok=True)
     try:
-        return Engine(session.settings.of_state(str(Path(folder, STATE_FILE))))
+        return Engine(replace(limits, path=str(Path(folder, STATE_FILE))))
     except DataError as error:
         hint = "bring back a copy of the folder, or start with an empty checkpoint_path"
         raise StateError(error.code, error.message, hint=hint, cause=error) from error

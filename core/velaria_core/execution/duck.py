@@ -12,7 +12,6 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -99,10 +98,6 @@ class Settings:
     roots: tuple[str, ...] | None = None
     read_only: bool = False
 
-    def of_state(self, path: str | None = None) -> Settings:
-        """Those of an engine for the state of a query: the limits of memory and threads hold for it too."""
-        return Settings(path, self.memory_limit, self.threads, self.temp_directory)
-
 
 class Engine:
     """One DuckDB instance."""
@@ -114,7 +109,6 @@ class Engine:
         self._idle: list[Cursor] = []
         self._held: set[Cursor] = set()
         self._closed = False
-        self._spare: Future[Engine] | None = None
         config: dict[str, Any] = dict(_FIXED)
         if settings.memory_limit is not None:
             config["memory_limit"] = settings.memory_limit
@@ -166,27 +160,6 @@ class Engine:
         finally:
             self._give_back(cursor)
 
-    def expect_query(self) -> None:
-        """A stream is read, so a query follows: begin to open an engine for its state. That takes 30 ms, and the plan
-        is made meanwhile."""
-        with self._lock:
-            if self._spare is None and not self._closed:
-                self._spare = Future()
-                # No daemon: the engine must not be made while Python ends.
-                threading.Thread(target=self._open_spare, args=(self._spare,), name="velaria-open").start()
-
-    def _open_spare(self, spare: Future[Engine]) -> None:
-        try:
-            spare.set_result(Engine(self.settings.of_state()))
-        except Exception as error:  # noqa: BLE001 -- raised to whoever takes it
-            spare.set_exception(error)
-
-    def for_state(self) -> Engine:
-        """An engine in memory for the state of a query: the one that was expected to be needed, or a new one."""
-        with self._lock:
-            spare, self._spare = self._spare, None
-        return Engine(self.settings.of_state()) if spare is None else spare.result()
-
     def parse_error(self, sql: str) -> VelariaError | None:
         """What the engine's parser has against a text, with its place; None if it reads. 0.1 to 0.4 ms."""
         cursor = self._take()
@@ -226,9 +199,6 @@ class Engine:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            spare, self._spare = self._spare, None
-        if spare is not None and spare.exception() is None:
-            spare.result().close()
         for cursor in idle:
             cursor.close()
         self._root.close()

@@ -178,7 +178,7 @@ class StreamingQuery(Reported):
     def _open_state(self) -> Dataflow:
         options = self._options
         self._state_held.enter_context(claimed_folder(options.checkpoint_path))
-        state = state_engine(options.checkpoint_path, self._engine)
+        state = state_engine(options.checkpoint_path, self._engine.settings)
         self._state_held.callback(state.close)
         store = Store(state)
         self._state_held.callback(store.close)

@@ -20,6 +20,7 @@ from velaria_core.contract.codec import (
     StreamStrategy,
 )
 from velaria_core.contract.modes import OutputMode, Shape, SinkMode
+from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import sink_mode
 from velaria_core.execution.explain import machine
@@ -65,7 +66,7 @@ def stream_explain(
     """
     plan = retaining(plan, options.max_retained_windows)
     with ExitStack() as held:
-        state = engine.for_state()
+        state = state_engine(None, engine.settings)
         held.callback(state.close)
         store = Store(state)
         held.callback(store.close)
