@@ -160,6 +160,37 @@ def test_an_index_that_is_not_of_the_rows_is_built_anew(tmp_path: Path, damage: 
         agree(two)
 
 
+@pytest.mark.parametrize("came", [False, True])
+def test_rows_that_the_engine_numbers_anew_are_found(tmp_path: Path, came: bool) -> None:
+    """A database that is closed closes gaps: here as many rows stay, up to the same last id, and others move."""
+    path = tmp_path / "s.db"
+    few, of_the_engine = 100, 122_880  # rows of a group that stay, and that a group holds
+    sql = f"""
+        SELECT r.id, r.kind, if(r.at < {few}, r.body, NULL) AS body, if(r.at < {few}, r.e, NULL) AS e
+        FROM (SELECT range AS id, range % {of_the_engine} AS at, range % 3 AS kind,
+              concat_ws(' ', 'night', if(range % 2 = 0, 'train', 'bus')) AS body,
+              CAST([sin(range * (n + 1)) FOR n IN range({LENGTH})] AS FLOAT[{LENGTH}]) AS e
+              FROM range({3 * of_the_engine})) AS r
+    """
+    ids = "SELECT count(*), max(rowid), sum(rowid) FROM main.d"
+    with DataflowSession(path) as one:
+        one.sql(f"CREATE TABLE d AS {sql}")
+        with one._engine.cursor() as cursor:
+            cursor.rows("CHECKPOINT")
+            cursor.rows(f"DELETE FROM main.d WHERE id < {2 * of_the_engine} AND id % {of_the_engine} >= {few}")
+        one.sql("CREATE VECTOR INDEX d_e ON d(e); CREATE KEYWORD INDEX d_body ON d(body)")
+        agree(one)
+        with one._engine.cursor() as cursor:
+            ((rows, last, before),) = cursor.rows(ids)
+    with DataflowSession(path) as two:
+        with two._engine.cursor() as cursor:
+            assert [found[:2] for found in cursor.rows(ids)] == [(rows, last)]
+            assert cursor.rows(ids) != [(rows, last, before)]
+        if came:
+            two.create_dataframe(rows_of(30, 3, 10_000_000)).insert_into("d")
+        agree(two)
+
+
 def test_a_plan_that_was_made_before_the_index_went(session: DataflowSession) -> None:
     indexed(session, rows_of(60))
     found = {name: search(session.table("d")) for name, search in enumerate(SEARCHES)}
