@@ -197,7 +197,7 @@ def changes(engine: Engine, opened: KeywordIndex, texts: pa.Array, queries: Sequ
             for at, change in enumerate(
                 (
                     lambda ids=ids, count=count: opened.add(engine, ids, pa.table({"x": texts.slice(0, count)})),
-                    lambda ids=ids: opened.delete(ids),
+                    lambda ids=ids: opened.remove(ids),
                 )
             ):
                 start = perf_counter()

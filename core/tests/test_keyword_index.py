@@ -21,7 +21,7 @@ from velaria_core.execution.search import keyword_index
 from velaria_core.execution.search.array_file import read_arrays, write_arrays
 from velaria_core.execution.search.keyword_index import KeywordIndex
 from velaria_core.execution.search.keyword_search import Found
-from velaria_core.execution.search.postings import merged, posted
+from velaria_core.execution.search.postings import Postings, merged, posted
 from velaria_core.logical.analyzers import analyzer
 from velaria_core.logical.keyword_query import KeywordQuery, keyword_query, plain_query
 
@@ -118,6 +118,13 @@ def test_only_allowed_rows_are_found_by_their_statistics_or_those_of_all(engine:
 words = st.sampled_from(["a", "b", "c", "ab", "abc", "京", "北京"])
 texts = st.one_of(st.none(), st.lists(words, max_size=8).map(" ".join))
 documents = st.builds(one, texts, texts)
+
+
+def hashes_of(rows: np.ndarray) -> np.ndarray:
+    """Different ones for different rows."""
+    return rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
 queries = st.sampled_from(
     ["a", "a b", "a b c ab", "+a b", "a -b", '"a b"', '"a b" c', "a*", "a* -ab", "(a AND b) OR (c AND ab)", "京 北京 a"]
 )
@@ -151,11 +158,12 @@ def test_any_history_ends_as_an_index_of_the_rows_that_are_left(
         if verb == "add":
             assert isinstance(what, dict)
             new = {row: document for row, document in what.items() if row not in left}
-            index.add(engine, np.array(list(new), np.int64), table(list(new.values())))
+            rows = np.array(list(new), np.int64)
+            index.add(engine, rows, table(list(new.values())), hashes_of(rows))
             left |= new
         elif verb == "delete":
             assert isinstance(what, set)
-            assert index.delete(np.array(sorted(what), np.int64)) == len(what & left.keys())
+            assert index.remove(np.array(sorted(what), np.int64)) == len(what & left.keys())
             left = {row: document for row, document in left.items() if row not in what}
         elif verb == "merge":
             index.merge()
@@ -165,6 +173,8 @@ def test_any_history_ends_as_an_index_of_the_rows_that_are_left(
             index = KeywordIndex.open(folder)
             assert index.token == f"after {at}"
     assert len(index) == len(left)
+    rows = np.array(sorted(left), np.int64)
+    assert [part.tolist() for part in index.known()] == [rows.tolist(), hashes_of(rows).tolist()]
     query = keyword_query(text, analyzer(name))
     assert holds(index.search(query, k, weights=weights), expected(left, weights, query), k)
     allowed = sorted(data.draw(st.sets(st.integers(-3, 40))))
@@ -210,9 +220,9 @@ def test_rows_of_one_score_come_by_their_ids(engine: Engine) -> None:
 def test_the_engine_cuts_many_texts_and_python_few(engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     columns = [table(list(TEXTS.values())).column(column) for column in ("x", "y")]
     rows = np.arange(len(TEXTS))
-    few = posted(engine, analyzer(name), rows, columns)
+    few = posted(engine, analyzer(name), rows, hashes_of(rows), columns)
     monkeypatch.setattr("velaria_core.execution.search.postings._PIECES_MIN", 0)
-    many = posted(engine, analyzer(name), rows, columns)
+    many = posted(engine, analyzer(name), rows, hashes_of(rows), columns)
     for array, same in zip(few.arrays().values(), many.arrays().values(), strict=True):
         np.testing.assert_array_equal(array, same)
 
@@ -221,7 +231,7 @@ def test_an_empty_index_finds_nothing(engine: Engine, tmp_path: Path) -> None:
     query = keyword_query("a -b", STANDARD)
     empty = KeywordIndex(["x", "y"])
     emptied = index_of(engine, {1: one("a")})
-    emptied.delete(np.array([1]))
+    emptied.remove(np.array([1]))
     no_terms = index_of(engine, {1: one(None), 2: one("")})
     for index in (empty, emptied, no_terms):
         index.save(tmp_path)
@@ -242,9 +252,9 @@ def test_small_parts_are_merged_as_they_come(engine: Engine) -> None:
 def test_numbers_too_large_for_one_key_are_sorted_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = [table(list(TEXTS.values())).column(name) for name in ("x", "y")]
     rows = np.arange(len(TEXTS))
-    usual = posted(engine, STANDARD, rows, columns)
+    usual = posted(engine, STANDARD, rows, hashes_of(rows), columns)
     monkeypatch.setattr("velaria_core.execution.search.postings._KEY_BITS", 0)
-    other = posted(engine, STANDARD, rows, columns)
+    other = posted(engine, STANDARD, rows, hashes_of(rows), columns)
     for name, array in usual.arrays().items():
         np.testing.assert_array_equal(array, other.arrays()[name])
 
@@ -256,10 +266,12 @@ def test_merging_is_building_from_what_is_left(engine: Engine) -> None:
     def part(places: list[int]) -> list[pa.ChunkedArray]:
         return [column.take(pa.array(places)) for column in columns]
 
-    first = posted(engine, STANDARD, rows[[0, 2, 5]], part([0, 2, 5]))
-    second = posted(engine, STANDARD, rows[[1, 3, 4, 6]], part([1, 3, 4, 6]))
+    def of(places: list[int]) -> Postings:
+        return posted(engine, STANDARD, rows[places], hashes_of(rows[places]), part(places))
+
+    first, second = of([0, 2, 5]), of([1, 3, 4, 6])
     both = merged([(first, np.array([True, False, True])), (second, np.array([True, True, False, True]))])
-    whole = posted(engine, STANDARD, rows[[0, 1, 3, 5, 6]], part([0, 1, 3, 5, 6]))
+    whole = of([0, 1, 3, 5, 6])
     for name, array in whole.arrays().items():
         np.testing.assert_array_equal(array, both.arrays()[name])
 
@@ -273,7 +285,7 @@ def test_a_row_is_added_once(engine: Engine) -> None:
         with pytest.raises(InputError) as caught:
             index.add(engine, np.array(rows), table([one("a")] * len(rows)))
         assert caught.value.code == "search.row_exists"
-    index.delete(np.array([7]))
+    index.remove(np.array([7]))
     index.add(engine, np.array([7]), table([one("lisbon lisbon")]))
     assert index.search(keyword_query("lisbon", STANDARD), 5).rows.tolist() == [7]
 
@@ -299,7 +311,7 @@ def test_a_search_that_the_index_cannot_answer_is_refused(engine: Engine) -> Non
 
 def saved(engine: Engine, folder: Path) -> KeywordIndex:
     index = index_of(engine, TEXTS)
-    index.delete(np.array([30]))
+    index.remove(np.array([30]))
     index.save(folder, "epoch 3")
     return index
 
@@ -393,11 +405,12 @@ def test_a_damaged_index_is_refused(engine: Engine, tmp_path: Path, name: str, h
     assert caught.value.code == ("search.index_missing" if missing else "search.index_damaged")
 
 
-def test_an_index_of_another_version_is_refused(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_index_of_another_version_is_refused(engine: Engine, tmp_path: Path, version: int) -> None:
     saved(engine, tmp_path)
     file = tmp_path / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 2}))
-    with pytest.raises(StateError, match="version 2") as caught:
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": version}))
+    with pytest.raises(StateError, match=f"version {version}, and this Velaria reads version 2") as caught:
         KeywordIndex.open(tmp_path)
     assert caught.value.code == "search.index_version"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,10 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from velaria_core import DataflowSession, InputError
-from velaria_core.errors import CatalogNotFoundError, VelariaError
+from velaria_core.errors import CatalogNotFoundError, ExternalError, VelariaError
 from velaria_core.execution.search.indexes import Indexes
+from velaria_core.execution.search.keyword_index import KeywordIndex
+from velaria_core.execution.search.vector_index import VectorIndex
 from velaria_core.execution.sources.memory import MemorySource
 
 LENGTH = 8
@@ -139,7 +144,7 @@ def test_indexes_outlive_the_session(tmp_path: Path) -> None:
         assert search.count() == 7
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "older"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "older", "version"])
 def test_an_index_that_is_not_of_the_rows_is_built_anew(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "s.db"
     folder = Path(f"{path}.indexes")
@@ -152,6 +157,11 @@ def test_an_index_that_is_not_of_the_rows_is_built_anew(tmp_path: Path, damage: 
         for file in folder.rglob("*"):
             if file.is_file():
                 file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "version":
+        manifests = list(folder.rglob("manifest.json"))
+        assert len(manifests) == 2
+        for file in manifests:
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 1}))
     else:
         shutil.rmtree(folder)
     if damage == "older":
@@ -189,6 +199,128 @@ def test_rows_that_the_engine_numbers_anew_are_found(tmp_path: Path, came: bool)
         if came:
             two.create_dataframe(rows_of(30, 3, 10_000_000)).insert_into("d")
         agree(two)
+
+
+def change(session: DataflowSession, *statements: str, table: str = "d") -> None:
+    """Change a table as the engine can, and count it as its changes are counted."""
+    indexes: Indexes = session._catalog.indexes
+    with session._engine.cursor() as cursor, cursor.transaction():
+        indexes.changed(cursor, table)
+        for statement in statements:
+            cursor.rows(statement)
+
+
+def opened_of(session: DataflowSession, name: str) -> VectorIndex | KeywordIndex:
+    """The index as it is, brought up to its table."""
+    indexes: Indexes = session._catalog.indexes
+    index = indexes.get(name)
+    assert index is not None
+    with session._engine.cursor() as cursor, cursor.transaction(), indexes.searching(index, cursor) as opened:
+        return opened
+
+
+def test_an_index_outlives_rows_that_go(session: DataflowSession) -> None:
+    indexed(session, rows_of(400))
+    before = {name: opened_of(session, name) for name in ("d_e", "d_body")}
+    wanted = {name: len(opened) for name, opened in before.items()}
+    change(session, "DELETE FROM main.d WHERE id BETWEEN 100 AND 131")
+    agree(session)
+    change(session, "UPDATE main.d SET body = 'a night bus', e = [-x FOR x IN e] WHERE id BETWEEN 50 AND 60")
+    agree(session)
+    change(
+        session,
+        "DELETE FROM main.d WHERE id % 20 = 3",
+        "UPDATE main.d SET body = NULL, e = NULL WHERE id = 61",
+        "UPDATE main.d SET body = 'train', e = [1, 2, 3, 4, 5, 6, 7, 8] WHERE id = 0",
+        "INSERT INTO main.d SELECT id + 1000, kind, body, e FROM main.d WHERE id < 30",
+    )
+    agree(session)
+    # Neither was built anew: they hold what they held, but for what went and came.
+    for name, opened in before.items():
+        assert opened_of(session, name) is opened
+        assert len(opened) != wanted[name]
+    change(session, "UPDATE main.d SET body = concat(body, ' night'), e = [x + 1 FOR x IN e]")
+    agree(session)
+    assert all(opened_of(session, name) is not opened for name, opened in before.items())
+    kept = opened_of(session, "d_e")
+    change(session, "DELETE FROM main.d WHERE id > 5")
+    agree(session)
+    assert opened_of(session, "d_e") is kept
+    change(session, "DELETE FROM main.d")
+    agree(session)
+    assert len(opened_of(session, "d_e")) == len(opened_of(session, "d_body")) == 0
+
+
+def test_vectors_of_another_length(session: DataflowSession) -> None:
+    session.sql("CREATE TABLE d AS SELECT 1 AS id, CAST([1, 0] AS FLOAT[2]) AS e WHERE false")
+    session.sql("CREATE VECTOR INDEX d_e ON d(e)")
+    session.sql("CREATE OR REPLACE TABLE d AS SELECT 1 AS id, CAST([1, 0, 2] AS FLOAT[3]) AS e WHERE false")
+    assert session.vector_search("d", "e", [1, 0, 0]).count() == 0
+    session.sql("INSERT INTO d VALUES (1, [1, 0, 2])")
+    assert session.vector_search("d", "e", [1, 0, 0]).count() == 1
+
+
+def test_an_index_that_could_not_be_brought_up(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was half changed when something failed is not what is searched next."""
+    indexed(session, rows_of(200))
+    change(session, "DELETE FROM main.d WHERE id < 9", "INSERT INTO main.d SELECT * FROM main.d WHERE id > 180")
+
+    def fail(*_: object) -> None:
+        raise ExternalError("disk.full", "the disk is full")
+
+    for kind in (VectorIndex, KeywordIndex):
+        monkeypatch.setattr(kind, "commit" if kind is VectorIndex else "save", fail)
+    for search in (SEARCHES[0], SEARCHES[4]):
+        with pytest.raises(ExternalError):
+            search(session.table("d")).to_arrow()
+    monkeypatch.undo()
+    agree(session)
+
+
+CHANGES = [
+    "DELETE FROM main.d WHERE id % 7 = {n} % 7",
+    "DELETE FROM main.d WHERE id BETWEEN {n} AND {n} + 30",
+    "DELETE FROM main.d",
+    "UPDATE main.d SET body = concat(body, ' train') WHERE id % 11 = {n} % 11",
+    "UPDATE main.d SET e = [1 - x FOR x IN e] WHERE id % 5 = {n} % 5",
+    "UPDATE main.d SET e = NULL, body = NULL WHERE id % 13 = {n} % 13",
+    "UPDATE main.d SET kind = kind + 1",
+    "INSERT INTO main.d SELECT id + 100 * {n}, kind, body, e FROM main.d WHERE id % 3 = 0",
+    "CREATE OR REPLACE TABLE main.d AS SELECT * FROM main.d ORDER BY id DESC",
+]
+HISTORIES = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), st.sampled_from(CHANGES), st.integers(0, 90)),
+        st.tuples(st.sampled_from(["rows", "checkpoint", "reopen", "search"]), st.just(""), st.integers(0, 90)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(HISTORIES)
+def test_any_history_of_a_table(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str, int]]) -> None:
+    path = tmp_path_factory.mktemp("history") / "s.db"
+    session = DataflowSession(path)
+    try:
+        indexed(session, rows_of(120))
+        for what, sql, number in history:
+            if what == "change":
+                change(session, sql.format(n=number))
+            elif what == "rows":
+                session.create_dataframe(rows_of(number, number, 200 + number)).insert_into("d")
+            elif what == "checkpoint":
+                with session._engine.cursor() as cursor:
+                    cursor.rows("CHECKPOINT")
+            elif what == "reopen":
+                session.close()
+                session = DataflowSession(path)
+            else:
+                agree(session)
+        agree(session)
+    finally:
+        session.close()
 
 
 def test_a_plan_that_was_made_before_the_index_went(session: DataflowSession) -> None:

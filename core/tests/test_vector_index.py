@@ -40,6 +40,11 @@ def check(index: VectorIndex, held: dict[int, np.ndarray], queries: np.ndarray, 
         assert found.candidates == (len(ids) if usable is None else usable.sum())
 
 
+def hashes_of(rows: np.ndarray) -> np.ndarray:
+    """A hash of each small vector."""
+    return (rows @ np.array([1, 100, 10_000]) + 1_000_000).astype(np.uint64)
+
+
 def filled(folder: Path, count: int = 3000, d: int = 16) -> tuple[VectorIndex, dict[int, np.ndarray]]:
     """An index of three segments with removed rows, committed, and what it holds."""
     rows = clustered(count, d, seed=count)
@@ -146,7 +151,7 @@ def test_any_history(tmp_path_factory, data):
             ids = random.integers(-20, 60, data.draw(st.integers(0, 40)))
             rows = random.integers(-2, 3, (len(ids), 3)).astype(np.float32)
             rows[random.random(len(ids)) < 0.1] = np.nan
-            index.add(ids, Vectors.of(rows))
+            index.add(ids, Vectors.of(rows), hashes_of(np.nan_to_num(rows)))
             for key, row in zip(ids.tolist(), rows, strict=True):
                 held.pop(key, None)
                 if not np.isnan(row[0]):
@@ -165,6 +170,8 @@ def test_any_history(tmp_path_factory, data):
             index, held = VectorIndex.open(folder), dict(durable)
         check(index, held, random.integers(-2, 3, (2, 3)).astype(np.float32), allowed=np.arange(-5, 50, 2))
         check(index, held, random.standard_normal(3).astype(np.float32))
+        known = [part.tolist() for part in index.known()]
+        assert known == [sorted(held), [int(hashes_of(held[key][None])[0]) for key in sorted(held)]]
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -193,11 +200,12 @@ def test_any_damaged_byte_is_found(tmp_path):
     VectorIndex.open(tmp_path / "index")
 
 
-def test_another_version_is_refused(tmp_path):
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_version_is_refused(tmp_path, version):
     filled(tmp_path / "index", count=60, d=2)
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(StateError, match="of version 2, this Velaria reads version 1") as error:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version}))
+    with pytest.raises(StateError, match=f"of version {version}, this Velaria reads version 2") as error:
         VectorIndex.open(tmp_path / "index")
     assert error.value.code == "vector_index.version"
 
@@ -269,20 +277,23 @@ def test_a_commit_that_fails_leaves_what_was(tmp_path, monkeypatch):
 
 def test_files_on_disk_are_what_the_docs_say(tmp_path):
     index = VectorIndex.create(tmp_path / "index", 2)
-    index.add(np.array([7, 5]), Vectors.of(np.array([[3, 4], [127, 0]], np.float32)))
+    index.add(
+        np.array([7, 5]), Vectors.of(np.array([[3, 4], [127, 0]], np.float32)), np.array([1, 2**64 - 1], np.uint64)
+    )
     index.commit("t")
     content = (tmp_path / "index" / "000001.segment").read_bytes()
-    assert content[:24] == b"VELVECS\x01" + (2).to_bytes(8, "little") + (2).to_bytes(8, "little")
-    assert len(content) == 7 * 64
+    assert content[:24] == b"VELVECS\x02" + (2).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    assert len(content) == 8 * 64
 
     def section(number, kind, count):
         return np.frombuffer(content, kind, count, 64 * number).tolist()
 
     assert section(1, "<i8", 2) == [5, 7]
-    assert section(2, "<f8", 2) == [127.0, 5.0]
-    assert section(3, "<f4", 2) == pytest.approx([1.0, 4 / 127])
-    assert section(5, "<i1", 4) == [127, 0, 95, 127]
-    assert section(6, "<f4", 4) == [127.0, 0.0, 3.0, 4.0]
+    assert section(2, "<u8", 2) == [2**64 - 1, 1]
+    assert section(3, "<f8", 2) == [127.0, 5.0]
+    assert section(4, "<f4", 2) == pytest.approx([1.0, 4 / 127])
+    assert section(6, "<i1", 4) == [127, 0, 95, 127]
+    assert section(7, "<f4", 4) == [127.0, 0.0, 3.0, 4.0]
 
 
 # --- approximate ---------------------------------------------------------------------------------------------------

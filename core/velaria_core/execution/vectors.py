@@ -20,6 +20,7 @@ from velaria_core.errors import DataError
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Rows: TypeAlias = npt.NDArray[np.int64]
+Hashes: TypeAlias = npt.NDArray[np.uint64]
 
 _TWO_64: Final = 18446744073709551616.0
 _SIGN: Final = np.uint64(1 << 63)

@@ -5,7 +5,9 @@ statement that changes the table raises in its own transaction, one for any chan
 index keeps as its token the numbers that it is of, how many rows there were up to which row id, and which row ids. So
 whoever reads the numbers in a transaction knows whether the index is of the rows that it sees; if not, the index is
 brought up to these rows first. Rows that only came are added, where the table still has the same ids up to the last one
-known; else the index is built anew, since the engine may number rows anew once some are gone.
+known. Else rows are compared one by one, by their ids and by a hash of what they hold, since the engine may number rows
+anew once some are gone: what is gone or other is removed and what is new is added. Where most rows would be, the index
+is built anew.
 
 Invariant: a search reads numbers, index and rows under one lock and in one transaction, so it is never ahead of or
 behind the rows.
@@ -26,14 +28,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from velaria_core.errors import CatalogNotFoundError, InputError, StateError, did_you_mean
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.outside import outside
 from velaria_core.execution.search.keyword_index import KeywordIndex
+from velaria_core.execution.search.keyword_search import places_of
 from velaria_core.execution.search.vector_index import VectorIndex
 from velaria_core.execution.search.vectors import vectors_of
+from velaria_core.execution.vectors import Rows
 from velaria_core.logical.analyzers import analyzer
 from velaria_core.types import quoted, type_name
 
@@ -42,6 +47,7 @@ _INDEXES: Final = f"{SCHEMA}.indexes"
 _CHANGES: Final = f"{SCHEMA}.changes"
 _READ_ROWS: Final = 65_536
 _ROW_ID: Final = "rowid"
+_CAME: Final = "velaria_came"
 
 
 class IndexKind(StrEnum):
@@ -259,38 +265,60 @@ class Indexes:
 
     def _current(self, index: Index, cursor: Cursor) -> VectorIndex | KeywordIndex:
         """The index, brought up to the rows that the cursor sees."""
-        table = f"main.{quoted(index.base)}"
+        table, name = f"main.{quoted(index.base)}", index.name.lower()
         ((changes, removals),) = cursor.rows(
             f"SELECT changes, removals FROM {_CHANGES} WHERE base = lower($1)", [index.base]
         )
         ((rows, last),) = cursor.rows(f"SELECT count(*), coalesce(max({_ROW_ID}), -1) FROM {table}")
         now = _State(changes, removals, rows, last, _ids(cursor, table, rows, last))
-        opened = self._opened.get(index.name.lower()) or self._open(index)
-        then = _State.of(opened.token) if opened is not None else None
-        if opened is not None and then == now:
-            self._opened[index.name.lower()] = opened
-            return opened
-        if self._engine.settings.read_only:
-            raise StateError("index.behind", f'the index "{index.name}" is not of the rows of {index.base}')
-        added = ""
-        if opened is not None and then is not None and then.removals == now.removals and then.changes < now.changes:
-            ((known,),) = cursor.rows(f"SELECT count(*) FROM {table} WHERE {_ROW_ID} <= {then.last:d}")
-            if known == then.rows and _ids(cursor, table, known, then.last) == then.ids:
-                added = f" WHERE {_ROW_ID} > {then.last:d}"
-        if opened is None or not added:
-            opened = self._new(index, cursor)
-        self._fill(opened, cursor, f"SELECT {_ROW_ID}, {self._listed(index)} FROM {table}{added}")
-        self._save(index, opened, now.token())
-        self._opened[index.name.lower()] = opened
+        # What fails half-way is not used again: on disk is what was saved last.
+        opened = self._opened.pop(name, None) or self._open(index)
+        if opened is None or _State.of(opened.token) != now:
+            if self._engine.settings.read_only:
+                raise StateError("index.behind", f'the index "{index.name}" is not of the rows of {index.base}')
+            if opened is None or not self._brought_up(index, opened, now, cursor):
+                opened = self._new(index, cursor)
+                self._fill(index, opened, cursor)
+            self._save(index, opened, now.token())
+        self._opened[name] = opened
         return opened
 
-    def _fill(self, opened: VectorIndex | KeywordIndex, cursor: Cursor, sql: str) -> None:
+    def _brought_up(self, index: Index, opened: VectorIndex | KeywordIndex, now: _State, cursor: Cursor) -> bool:
+        """Change an index by what has changed in its table; False where it is better built anew: nothing is changed."""
+        table = f"main.{quoted(index.base)}"
+        then = _State.of(opened.token)
+        if then is not None and then.removals == now.removals and then.changes < now.changes:
+            ((known,),) = cursor.rows(f"SELECT count(*) FROM {table} WHERE {_ROW_ID} <= {then.last:d}")
+            if known == then.rows and _ids(cursor, table, known, then.last) == then.ids:
+                self._fill(index, opened, cursor, f"WHERE {_ROW_ID} > {then.last:d}")
+                return True
+        if isinstance(opened, VectorIndex) and opened.dimension != self._dimension(index, cursor):
+            return False
+        there = f"WHERE {self._listed(index)} IS NOT NULL" if index.kind is IndexKind.VECTOR else ""
+        found = cursor.table(f"SELECT {_ROW_ID}, hash({self._listed(index)}) FROM {table} {there} ORDER BY 1")
+        ids, hashes = (column.to_numpy() for column in found.columns)
+        known_ids, known_hashes = opened.known()
+        at, which = places_of(known_ids, ids)
+        same = known_hashes[at] == hashes[which]
+        came: Rows = np.delete(ids, which[same])
+        if 2 * len(came) > len(ids):
+            return False
+        opened.remove(np.delete(known_ids, at[same]))
+        if len(came):
+            cursor.bind({_CAME: pa.table({"id": came})})
+            self._fill(index, opened, cursor, f"SEMI JOIN {_CAME} AS c ON t.{_ROW_ID} = c.id")
+        return True
+
+    def _fill(self, index: Index, opened: VectorIndex | KeywordIndex, cursor: Cursor, which: str = "") -> None:
+        """Add the rows of the table to its index, or those that some clauses leave."""
+        listed = self._listed(index)
+        sql = f"SELECT {_ROW_ID}, hash({listed}), {listed} FROM main.{quoted(index.base)} AS t {which}"
         for batch in cursor.batches(cursor.reader(sql, _READ_ROWS)):
-            ids = batch.column(0).to_numpy()
+            ids, hashes = (batch.column(at).to_numpy() for at in range(2))
             if isinstance(opened, VectorIndex):
-                opened.add(ids, vectors_of(batch.column(1)))
+                opened.add(ids, vectors_of(batch.column(2)), hashes)
             else:
-                opened.add(self._engine, ids, pa.Table.from_batches([batch]).drop_columns([_ROW_ID]))
+                opened.add(self._engine, ids, pa.table(batch.columns[2:], names=index.columns), hashes)
 
     @staticmethod
     def _listed(index: Index) -> str:
@@ -316,9 +344,12 @@ class Indexes:
     def _new(self, index: Index, cursor: Cursor) -> VectorIndex | KeywordIndex:
         if index.kind is IndexKind.KEYWORD:
             return KeywordIndex(index.columns, index.analyzer)
-        (column,) = cursor.schema(f"SELECT {self._listed(index)} FROM main.{quoted(index.base)}")
         self._remove(index)
-        return VectorIndex.create(self._place(index), column.type.list_size)
+        return VectorIndex.create(self._place(index), self._dimension(index, cursor))
+
+    def _dimension(self, index: Index, cursor: Cursor) -> int:
+        (column,) = cursor.schema(f"SELECT {self._listed(index)} FROM main.{quoted(index.base)}")
+        return int(column.type.list_size)
 
     def _save(self, index: Index, opened: VectorIndex | KeywordIndex, token: str) -> None:
         if isinstance(opened, VectorIndex):
@@ -326,6 +357,8 @@ class Indexes:
             if opened.merge_is_due:
                 opened.merge()
         else:
+            if opened.merge_is_due:
+                opened.merge()
             opened.save(self._place(index), token)
 
     def _remove(self, index: Index) -> None:

@@ -28,13 +28,13 @@ from velaria_core.execution.outside import outside, replace_file, sync_folder
 from velaria_core.execution.search.array_file import checksum, read_arrays, write_arrays
 from velaria_core.execution.search.keyword_search import Corpus, Found, places_of
 from velaria_core.execution.search.postings import Postings, merged, posted
-from velaria_core.execution.vectors import Mask, Rows
+from velaria_core.execution.vectors import Hashes, Mask, Rows
 from velaria_core.logical.analyzers import analyzer
 from velaria_core.logical.bm25 import check_weights
 from velaria_core.logical.keyword_query import KeywordQuery
 
 FORMAT: Final = "velaria-keyword-index"
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the folder, and of the terms that analyzers make: an index that would be cut differently today is another."""
 MANIFEST: Final = "manifest.json"
 
@@ -143,19 +143,28 @@ class KeywordIndex:
 
     # --- changing
 
-    def add(self, engine: Engine, rows: npt.NDArray[np.int64], texts: pa.Table) -> None:
+    def known(self) -> tuple[Rows, Hashes]:
+        """The row ids that are there, rising, and the hash that each came with."""
+        rows = np.concatenate([np.empty(0, np.int64), *(part.postings.rows[part.kept] for part in self._parts)])
+        hashes = np.concatenate([np.empty(0, np.uint64), *(part.postings.hashes[part.kept] for part in self._parts)])
+        order = np.argsort(rows, kind="stable")
+        return rows[order], hashes[order]
+
+    def add(self, engine: Engine, rows: npt.NDArray[np.int64], texts: pa.Table, hashes: Hashes | None = None) -> None:
         """Add rows.
 
         Args:
             engine: cuts the texts.
             rows: (n,) row ids, in any order, none in the index.
             texts: n rows with the index's columns, string; others are not looked at.
+            hashes: (n,) of what the rows hold, for `known`; None: zeros.
         Raises:
             InputError[search.row_exists]: a row id is in the index already, or twice among the rows.
         """
         rows = np.asarray(rows, np.int64)
         order = np.argsort(rows, kind="stable")
         sorted_rows = rows[order]
+        counted = np.zeros(len(rows), np.uint64) if hashes is None else hashes[order]
         self._refuse_known(sorted_rows)
         if not np.array_equal(order, np.arange(len(order))):
             texts = texts.take(pa.array(order))
@@ -164,9 +173,10 @@ class KeywordIndex:
         step = max(1, min(_PART_ROWS_MAX, len(rows) * _PART_BYTES_MAX // max(size, 1)))
         made = []
         for start in range(0, len(rows), step):
-            some = sorted_rows[start : start + step]
-            postings = posted(engine, self.analyzer, some, [one.slice(start, len(some)) for one in columns])
-            made.append(_Part(postings, np.ones(len(some), np.bool_)))
+            part = slice(start, start + step)
+            some = [one.slice(start, step) for one in columns]
+            postings = posted(engine, self.analyzer, sorted_rows[part], counted[part], some)
+            made.append(_Part(postings, np.ones(len(postings), np.bool_)))
         with self._lock:
             self._parts = _leveled([*self._parts, *made])
             self._corpus = None
@@ -180,11 +190,11 @@ class KeywordIndex:
             raise InputError(
                 "search.row_exists",
                 f"row {known[0]} is in the index already" + (f", and {len(known) - 1} more" if len(known) > 1 else ""),
-                hint="delete a row before it is added anew",
+                hint="remove a row before it is added anew",
             )
 
-    def delete(self, rows: npt.NDArray[np.int64]) -> int:
-        """Delete rows by their ids.
+    def remove(self, rows: npt.NDArray[np.int64]) -> int:
+        """Remove rows by their ids.
 
         Returns:
             How many of them were in the index.
@@ -206,6 +216,11 @@ class KeywordIndex:
             with self._lock:
                 self._parts, self._corpus = parts, None
         return gone
+
+    @property
+    def merge_is_due(self) -> bool:
+        """Whether `merge` is worth its while: more rows are removed than are there."""
+        return sum(len(part.postings) for part in self._parts) > 2 * len(self)
 
     def merge(self) -> None:
         """Make one part of all, without what is deleted. About 0.2 us a posting."""

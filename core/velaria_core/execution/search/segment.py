@@ -1,10 +1,11 @@
 """Segment: vectors by id, with their codes, which do not change any more: in memory, or a file that is mapped.
 
-A file is a header of 64 bytes and six sections, each at the next multiple of 64 bytes, all little-endian; rows are in
+A file is a header of 64 bytes and seven sections, each at the next multiple of 64 bytes, all little-endian; rows are in
 the order of ids. docs/vector_index.md tells it to others.
 
     header   "VELVECS" and the version as a byte, rows uint64, dimension uint64, zeros
     ids      int64    (rows,)
+    hashes   uint64   (rows,)            of what the rows held, as whoever added them counts it
     norms    float64  (rows,)            NaN: the row is apart
     scales   float32  (rows,)
     errors   float32  (rows,)
@@ -29,12 +30,15 @@ from velaria_core.errors import StateError
 from velaria_core.execution.outside import sync_file
 from velaria_core.execution.search.codes import Codes
 from velaria_core.execution.search.vectors import Chunk, Vectors
-from velaria_core.execution.vectors import Array, Mask, Rows
+from velaria_core.execution.vectors import Array, Hashes, Mask, Rows
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MAGIC: Final = b"VELVECS" + bytes([VERSION])
 _HEADER: Final = struct.Struct("<8sQQ40x")
-_SECTIONS: Final = (("ids", "<i8", 1), ("norms", "<f8", 1), ("scales", "<f4", 1), ("errors", "<f4", 1))
+_SECTIONS: Final = (
+    *(("ids", "<i8", 1), ("hashes", "<u8", 1), ("norms", "<f8", 1)),
+    *(("scales", "<f4", 1), ("errors", "<f4", 1)),
+)
 _WIDE: Final = (("codes", "<i1", 2), ("vectors", "<f4", 2))
 _AT_ONCE: Final = 1 << 20  # numbers that are copied together
 
@@ -45,12 +49,14 @@ class Segment:
 
     Attributes:
         ids: (n,) rising.
+        hashes: (n,)
         vectors: those that are removed are apart.
         file: where they are on disk; None: in memory alone.
         removed: how many are removed.
     """
 
     ids: Rows
+    hashes: Hashes
     vectors: Vectors
     codes: Codes
     file: Path | None = None
@@ -70,9 +76,9 @@ class Segment:
         return np.asarray(np.isnan(self.vectors.norms))
 
     @staticmethod
-    def of(ids: Rows, vectors: Vectors) -> Segment:
+    def of(ids: Rows, hashes: Hashes, vectors: Vectors) -> Segment:
         """Vectors in the order of their rising ids; none of them apart."""
-        return Segment(ids, vectors, Codes.of(vectors))
+        return Segment(ids, hashes, vectors, Codes.of(vectors))
 
     def places(self, ids: Rows) -> Rows:
         """Where these ids are, in their order; without those that are not here or are removed."""
@@ -104,7 +110,7 @@ class Segment:
         d = segments[0].vectors.dimension
         made = _empty(len(ids), d, file)
         made["ids"][:] = ids[order]
-        for name in ("norms", "scales", "errors"):
+        for name in ("hashes", "norms", "scales", "errors"):
             parts = [_column(segment, name)[places] for segment, places in zip(segments, left, strict=True)]
             made[name][:] = np.concatenate(parts)[order]
         owner = np.repeat(np.arange(len(segments)), [len(places) for places in left])[order]
@@ -153,11 +159,13 @@ class Segment:
 
 def _segment(columns: dict[str, Array], file: Path | None) -> Segment:
     vectors = Vectors([Chunk(0, columns["vectors"])], columns["vectors"].shape[1], norms=columns["norms"])
-    return Segment(columns["ids"], vectors, Codes(columns["codes"], columns["scales"], columns["errors"]), file)
+    codes = Codes(columns["codes"], columns["scales"], columns["errors"])
+    return Segment(columns["ids"], columns["hashes"], vectors, codes, file)
 
 
 def _column(segment: Segment, name: str) -> Array:
     columns: dict[str, Array] = {
+        "hashes": segment.hashes,
         "norms": segment.vectors.norms,
         "scales": segment.codes.scales,
         "errors": segment.codes.errors,

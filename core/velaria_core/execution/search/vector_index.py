@@ -29,7 +29,7 @@ from velaria_core.execution.search.codes import DIMENSION_MAX
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
 from velaria_core.execution.search.segment import VERSION, Segment, checksum, damaged, other_version
 from velaria_core.execution.search.vectors import Chunk, Vectors
-from velaria_core.execution.vectors import Rows
+from velaria_core.execution.vectors import Hashes, Rows
 
 MANIFEST: Final = "manifest.json"
 _FORMAT: Final = "velaria.vector_index"
@@ -171,8 +171,19 @@ class VectorIndex:
 
     # --- changes
 
-    def add(self, ids: Rows, vectors: Vectors) -> None:
+    def known(self) -> tuple[Rows, Hashes]:
+        """The ids that are there, rising, and the hash that each came with."""
+        parts = [(segment.ids[~segment.gone], segment.hashes[~segment.gone]) for segment in self._segments]
+        ids = np.concatenate([np.empty(0, np.int64), *(part for part, _ in parts)])
+        hashes = np.concatenate([np.empty(0, np.uint64), *(part for _, part in parts)])
+        order = np.argsort(ids, kind="stable")
+        return ids[order], hashes[order]
+
+    def add(self, ids: Rows, vectors: Vectors, hashes: Hashes | None = None) -> None:
         """Add or replace vectors. An id whose row is apart, NULL for one, is removed; the last of equal ids counts.
+
+        Args:
+            hashes: (n,) of what the rows hold, for `known`; None: zeros.
 
         Raises:
             InputError[search.dimension].
@@ -191,7 +202,8 @@ class VectorIndex:
             kept = np.flatnonzero(last & ~np.isnan(vectors.norms[order]))
             if len(kept):
                 taken = vectors.take(order[kept])
-                segment = Segment.of(ids[kept], Vectors([Chunk(0, taken)], self.dimension))
+                counted = np.zeros(len(kept), np.uint64) if hashes is None else hashes[order[kept]]
+                segment = Segment.of(ids[kept], counted, Vectors([Chunk(0, taken)], self.dimension))
                 self._segments = self._settled((*self._segments, segment))
 
     def remove(self, ids: Rows) -> int:
@@ -412,7 +424,8 @@ def _approximately(
 
 
 def _nothing(dimension: int) -> Segment:
-    return Segment.of(np.empty(0, np.int64), Vectors.of(np.empty((0, dimension), np.float32)))
+    nothing = np.empty(0, np.int64), np.empty(0, np.uint64)
+    return Segment.of(*nothing, Vectors.of(np.empty((0, dimension), np.float32)))
 
 
 def _digest(manifest: dict[str, Any]) -> int:
