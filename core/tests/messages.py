@@ -166,6 +166,7 @@ VECTOR_EXPLAIN = VectorExplain(
     filter_pushdown=True,
     acceleration="matrix-product+partition",
     backend="openblas-haswell",
+    recall=1.0,
 )
 
 HYBRID_EXPLAIN = HybridExplain(
@@ -181,6 +182,7 @@ HYBRID_EXPLAIN = HybridExplain(
     column_filter_execution=FilterExecution.SOURCE_PUSHDOWN,
     acceleration="matrix-product+partition",
     backend="openblas-haswell",
+    recall=0.994,
 )
 
 # What progress and checkpoint share.

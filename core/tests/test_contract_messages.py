@@ -138,6 +138,7 @@ VECTOR = [
     "filter_pushdown",
     "acceleration",
     "backend",
+    "recall",
 ]
 HYBRID = [
     "mode",
@@ -152,6 +153,7 @@ HYBRID = [
     "column_filter_execution",
     "acceleration",
     "backend",
+    "recall",
 ]
 PROGRESS_NAMES = [
     "query_id",

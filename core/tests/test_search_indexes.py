@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_support import clustered
 
 from velaria_core import DataflowSession, InputError
 from velaria_core.errors import CatalogNotFoundError, ExternalError, VelariaError
+from velaria_core.execution.search import approximate
 from velaria_core.execution.search.indexes import Indexes
 from velaria_core.execution.search.keyword_index import KeywordIndex
 from velaria_core.execution.search.vector_index import VectorIndex
@@ -369,6 +372,10 @@ def test_a_table_made_anew_keeps_what_is_indexed(session: DataflowSession) -> No
         ("CREATE INDEX i ON d(body) WITH (stemmer = 'porter')", "option.unknown"),
         ("CREATE INDEX i ON d(body) WITH (analyzer = 7)", "option.value"),
         ("CREATE VECTOR INDEX i ON d(e) WITH (mode = 'hnsw')", "option.unknown"),
+        ("CREATE VECTOR INDEX i ON d(e) WITH (method = 'annoy')", "option.value"),
+        ("CREATE VECTOR INDEX i ON d(e) WITH (recall = 0)", "option.value"),
+        ("CREATE VECTOR INDEX i ON d(e) WITH (recall = true)", "option.value"),
+        ("CREATE INDEX i ON d(body) WITH (method = 'ivf')", "option.unknown"),
         ("CREATE INDEX i ON rows(e)", "index.rowid"),
         ("CREATE UNIQUE INDEX i ON d(id)", "sql.unsupported_statement"),
         ("CREATE OR REPLACE INDEX i ON d(e)", "sql.unsupported_statement"),
@@ -457,3 +464,177 @@ def test_a_search_waits_for_a_change_and_not_the_other_way(session: DataflowSess
         ((seen,),) = cursor.rows("SELECT count(e) FROM d")
         assert seen == before
     agree(session)
+
+
+# --- approximate --------------------------------------------------------------------------------------------------
+
+
+CLUSTERED = pa.schema([("id", pa.int64()), ("e", pa.list_(pa.float32(), 16))])
+ASKED = clustered(12, 16, 77)
+
+
+@pytest.fixture
+def faiss() -> None:
+    """Only what is built needs it."""
+    pytest.importorskip("faiss")
+
+
+def clusters(count: int, seed: int, first: int = 0) -> pa.Table:
+    rows = clustered(count, 16, seed)
+    return pa.table([range(first, first + count), rows.tolist()], schema=CLUSTERED)
+
+
+def explained(session: DataflowSession, metric: str, top_k: int = 10) -> dict[str, str]:
+    found = session.explain_vector_search("c", "e", ASKED[0], top_k, metric)
+    return dict(line.split("=", 1) for line in found.split("\n"))
+
+
+def recall(session: DataflowSession, metric: str, **asked: Any) -> float:
+    """The part of the ten nearest of some queries that a search by the index finds."""
+    stored = session.table("c").to_arrow()
+    session.create_dataframe(stored).save_as_table("copied", or_replace=True)
+    same = 0
+    for query in ASKED:
+        one, other = (session.table(name).vector_search("e", query, 10, metric, **asked) for name in ("c", "copied"))
+        same += len(set(map(str, one.to_rows())) & set(map(str, other.to_rows())))
+    return same / (10 * len(ASKED))
+
+
+def shown(session: DataflowSession) -> list[tuple[Any, ...]]:
+    rows = session.sql("SHOW INDEXES").to_rows()
+    return [(row["method"], row["metric"], row["recall"]) for row in rows]
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.usefixtures("faiss")
+def test_an_approximate_index_is_used_for_its_metric(tmp_path: Path, method: str, metric: str) -> None:
+    path = tmp_path / "s.db"
+    with DataflowSession(path) as session:
+        session.create_dataframe(clusters(2000, 1)).save_as_table("c")
+        session.sql(f"CREATE VECTOR INDEX c_e ON c(e) WITH (method = '{method}', metric = {metric}, recall = 0.9)")
+        told = explained(session, metric)
+        assert (told["mode"], told["backend"]) == ("vector index c_e", f"faiss-{method}")
+        assert told["acceleration"] == f"{method}-candidates+float64-rescore"
+        assert 0.9 <= float(told["recall"]) <= 1
+        assert shown(session) == [(method, metric, float(told["recall"]))]
+        assert recall(session, metric) >= 0.85
+        # Another metric, more rows than its recall was measured for, and filters: exact.
+        for other in {"cosine", "dot", "l2"} - {metric}:
+            told = explained(session, other)
+            assert (told["acceleration"], told["recall"]) == ("int8-codes+float64-rescore", "1.0")
+            assert recall(session, other) == 1
+        assert explained(session, metric, 50)["recall"] == "1.0"
+        filtered = [session.table(name).filter("id % 9 = 0") for name in ("c", "copied")]
+        by_index, by_engine = (one.vector_search("e", ASKED[0], 10, metric).to_arrow() for one in filtered)
+        assert by_index.equals(by_engine)
+        # What comes is found, what goes is not.
+        session.sql("INSERT INTO c SELECT id + 10000, e FROM c WHERE id < 50")
+        change(session, "DELETE FROM main.c WHERE id BETWEEN 100 AND 300", table="c")
+        assert explained(session, metric)["backend"] == f"faiss-{method}"
+        assert recall(session, metric) >= 0.85
+    with DataflowSession(path) as session:
+        assert explained(session, metric)["backend"] == f"faiss-{method}"
+        assert recall(session, metric) >= 0.85
+        change(session, "DELETE FROM main.c WHERE id % 3 > 0", table="c")
+        assert recall(session, metric) >= 0.85
+        change(session, "DELETE FROM main.c", table="c")
+        assert recall(session, metric) == 0
+        session.create_dataframe(clusters(700, 3)).insert_into("c")
+        assert recall(session, metric) >= 0.85
+        assert explained(session, metric)["backend"] == f"faiss-{method}"
+
+
+@pytest.mark.usefixtures("faiss")
+def test_an_index_that_finds_less_than_was_asked_is_not_used(
+    session: DataflowSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "_EFFORTS", {"ivf": (1, 1)})
+    session.create_dataframe(clusters(3000, 1)).save_as_table("c")
+    session.create_index("c_e", "c", "e", method="ivf", recall=1.0)
+    told = explained(session, "cosine")
+    assert (told["mode"], told["recall"]) == ("vector index c_e", "1.0")
+    assert told["acceleration"] == "int8-codes+float64-rescore"
+    assert recall(session, "cosine") == 1
+    ((method, metric, measured),) = shown(session)
+    assert (method, metric) == ("ivf", "cosine")
+    assert 0 < measured < 1
+
+
+@pytest.mark.usefixtures("faiss")
+def test_the_index_of_the_metric_is_taken(session: DataflowSession) -> None:
+    session.create_dataframe(clusters(500, 1)).save_as_table("c")
+    session.create_index("a_l2", "c", ["e"], method="hnsw", metric="l2", recall=0.8)
+    assert explained(session, "dot")["mode"] == "vector index a_l2"
+    session.create_index("b", "c", "e", kind="vector")
+    session.create_index("c_dot", "c", "e", method="ivf", metric="dot", recall=0.8)
+    session.create_index("c_dot", "c", "e", if_not_exists=True)
+    names = {"l2": "a_l2", "dot": "c_dot", "cosine": "b"}
+    for metric, name in names.items():
+        told = explained(session, metric)
+        assert (told["mode"], told["backend"].startswith("faiss")) == (f"vector index {name}", name != "b")
+    # A table of queries is answered by it too.
+    queries = session.create_dataframe(clusters(9, 5)).rename({"id": "name", "e": "q"})
+    assert session.table("c").vector_search("e", queries, 3, "l2", query_column="q").count() == 27
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+@pytest.mark.parametrize("count", [0, 1, 2, 30])
+@pytest.mark.usefixtures("faiss")
+def test_an_approximate_index_of_few(session: DataflowSession, method: str, count: int) -> None:
+    session.create_dataframe(clusters(count, 1)).save_as_table("c")
+    session.create_index("c_e", "c", "e", method=method)
+    ((_, _, measured),) = shown(session)
+    assert (measured is None) == (count == 0)
+    found = session.vector_search("c", "e", ASKED[0], 10).to_arrow()
+    assert found.num_rows == min(count, 10)
+    session.create_dataframe(clusters(40, 2, 100)).insert_into("c")
+    assert session.vector_search("c", "e", ASKED[0], 10).count() == 10
+
+
+@pytest.mark.usefixtures("faiss")
+def test_without_faiss_it_is_exact(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.create_dataframe(clusters(500, 1)).save_as_table("c")
+    session.create_index("c_e", "c", "e", method="hnsw", recall=0.8)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert explained(session, "cosine")["recall"] == "1.0"
+    assert recall(session, "cosine") == 1
+    change(session, "DELETE FROM main.c WHERE id % 3 > 0", table="c")
+    assert recall(session, "cosine") == 1
+    with pytest.raises(InputError) as refused:
+        session.sql("CREATE VECTOR INDEX other ON c(e) WITH (method = 'hnsw')")
+    assert refused.value.code == "vector_index.extra"
+    assert refused.value.place is not None
+
+
+def test_indexes_of_before_there_were_options(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with DataflowSession(path) as session:
+        indexed(session, rows_of(60))
+        with session._engine.cursor() as cursor:
+            cursor.rows("ALTER TABLE velaria_search.indexes DROP COLUMN options")
+    with DataflowSession(path) as session:
+        assert shown(session) == [(None, None, None), ("exact", None, 1.0)]
+        agree(session)
+        session.create_index("more", "d", "e")
+        assert len(shown(session)) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "code"),
+    [
+        ([], {}, "index.columns"),
+        ("e", {"kind": "vectors"}, "index.kind"),
+        ("e", {"method": "exactly"}, "option.value"),
+        ("e", {"analyzer": "english"}, "option.unknown"),
+        ("body", {"analyzer": None}, "option.value"),
+        ("e", {"recall": None}, "option.value"),
+        ("nothing", {}, "sql.unknown_column"),
+    ],
+)
+def test_what_is_no_index_of_a_call(session: DataflowSession, columns: Any, options: Any, code: str) -> None:
+    session.create_dataframe(rows_of(10)).save_as_table("d")
+    with pytest.raises(InputError) as refused:
+        session.create_index("i", "d", columns, **options)
+    assert refused.value.code == code
+    assert refused.value.hint or code == "index.columns"

@@ -245,6 +245,7 @@ def test_explain_vector_search(session: DataflowSession) -> None:
         "candidate_rows": "3",
         "filter_pushdown": "false",
         "acceleration": "engine-scan+top-n",
+        "recall": "1.0",
     }
     filtered = told(session.table("v").filter("id > 1").explain_vector_search("e", [1, 0, 0]))
     assert (filtered["candidate_rows"], filtered["filter_pushdown"]) == ("2", "true")
@@ -266,6 +267,7 @@ def test_explain_hybrid_search(session: DataflowSession) -> None:
         "column_filter_stage": "before-vector",
         "column_filter_execution": "source-pushdown",
         "acceleration": "engine-scan+top-n",
+        "recall": "1.0",
     }
     bare = told(session.table("v").explain_hybrid_search("e", [1, 0, 0]))
     assert (bare["score_threshold"], bare["score_threshold_compare"], bare["column_filter_execution"]) == (

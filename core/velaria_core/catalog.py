@@ -43,8 +43,8 @@ from velaria_core.execution.declared import (
 )
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import Feeds, followed
-from velaria_core.execution.search.indexes import Indexes, IndexKind
-from velaria_core.logical.analyzers import ANALYZER
+from velaria_core.execution.search.index_options import IndexKind, Value, index_options
+from velaria_core.execution.search.indexes import Indexes
 from velaria_core.logical.endless import refuse_endless_order, refuse_open_pivot
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.expr import reference, to_sql
@@ -860,9 +860,48 @@ class Catalog:
         return rows
 
     def _create_index(self, statement: CreateIndex, text: str) -> pa.Table:
-        if statement.if_not_exists and self.indexes.get(statement.name) is not None:
-            return _done("create index done")
-        base = str(statement.table)
+        places = {name: found.place(text) for name, found in statement.option_spans.items()}
+        try:
+            self.create_index(
+                statement.name,
+                str(statement.table),
+                statement.columns,
+                statement.options,
+                kind=statement.kind,
+                if_not_exists=statement.if_not_exists,
+                places=places,
+            )
+        except InputError as error:
+            error.place = error.place or statement.columns_span.place(text)
+            raise
+        return _done("create index done")
+
+    def create_index(
+        self,
+        name: str,
+        base: str,
+        columns: Sequence[str],
+        options: Mapping[str, Value],
+        *,
+        kind: str | None = None,
+        if_not_exists: bool = False,
+        places: Mapping[str, Place | None] | None = None,
+    ) -> None:
+        """Make a search index of a stored table.
+
+        Args:
+            kind: "vector" or "keyword"; None: that of the first column.
+            places: where the options stand in a statement.
+
+        Raises:
+            As `Indexes.create` and `index_options`.
+            CatalogNotFoundError[sql.unknown_table], TableKindError[sql.table_kind], InputError[index.kind].
+        """
+        if kind is not None and kind not in tuple(IndexKind):
+            hint = did_you_mean(kind, IndexKind, "kinds")
+            raise InputError("index.kind", f'no kind of index "{kind}"', hint=hint)
+        if if_not_exists and self.indexes.get(name) is not None:
+            return
         entry = self.get(base)
         if entry is None:
             raise self._not_found(base)
@@ -873,28 +912,30 @@ class Catalog:
                 f'"{entry.name}" is {what}, and an index is of a table that stays',
                 hint="CREATE TABLE without TEMP; a view is indexed by the tables that it reads",
             )
-        known = self._stored(entry.name, entry.stored, entry.kind).schema
-        try:
-            kind, cut = _index_kind(statement, known, text)
-            self.indexes.create(statement.name, kind, entry.name, statement.columns, cut)
-        except InputError as error:
-            error.place = error.place or statement.columns_span.place(text)
-            raise
-        return _done("create index done")
+        if kind is None:
+            schema = self._stored(entry.name, entry.stored, entry.kind).schema
+            first = [field.type for field in schema if field.name.lower() in [name.lower() for name in columns[:1]]]
+            kind = "keyword" if any(map(pa.types.is_string, first)) else "vector"
+        made = IndexKind(kind)
+        self.indexes.create(name, made, entry.name, columns, index_options(made, options, places))
 
     def _shown_indexes(self) -> pa.Table:
         """The search indexes."""
         found = list(self.indexes)
-        columns = [", ".join(index.columns) for index in found]
-        return pa.table(
-            {
-                "name": pa.array([index.name for index in found], pa.string()),
-                "kind": pa.array([index.kind.value for index in found], pa.string()),
-                "table": pa.array([index.base for index in found], pa.string()),
-                "columns": pa.array(columns, pa.string()),
-                "analyzer": pa.array([index.analyzer or None for index in found], pa.string()),
-            }
-        )
+        # What is exact answers every metric.
+        approximate = [not index.options.is_exact for index in found]
+        is_vector = [index.kind is IndexKind.VECTOR for index in found]
+        texts = {
+            "name": [index.name for index in found],
+            "kind": [index.kind.value for index in found],
+            "table": [index.base for index in found],
+            "columns": [", ".join(index.columns) for index in found],
+            "analyzer": [index.options.analyzer or None for index in found],
+            "method": [index.options.method if of else None for index, of in zip(found, is_vector, strict=True)],
+            "metric": [index.options.metric if of else None for index, of in zip(found, approximate, strict=True)],
+        }
+        shown = pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+        return shown.append_column("recall", pa.array([self.indexes.recall(index) for index in found], pa.float64()))
 
     def _drop(self, statement: Drop, _text: str) -> pa.Table:
         if statement.kind is DropKind.INDEX:
@@ -1154,27 +1195,6 @@ _DROPS = {
     DropKind.VIEW: (EntryKind.VIEW,),
     DropKind.MATERIALIZED_VIEW: (EntryKind.MATERIALIZED,),
 }
-
-
-def _index_kind(statement: CreateIndex, schema: pa.Schema, text: str) -> tuple[IndexKind, str]:
-    """What kind of index a statement makes, and by which analyzer texts are cut.
-
-    Raises:
-        InputError[option.unknown, option.value].
-    """
-    kind = IndexKind(statement.kind) if statement.kind is not None else None
-    if kind is None:
-        first = next((field for field in schema if field.name.lower() == statement.columns[0].lower()), None)
-        is_text = first is not None and pa.types.is_string(first.type)
-        kind = IndexKind.KEYWORD if is_text else IndexKind.VECTOR
-    for key, value in statement.options.items():
-        place = statement.option_spans[key].place(text)
-        if kind is not IndexKind.KEYWORD or key != "analyzer":
-            hint = "analyzer" if kind is IndexKind.KEYWORD else "a vector index is exact, and has none"
-            raise InputError("option.unknown", f'no option "{key}" for a {kind} index', hint=hint, place=place)
-        if not isinstance(value, str):
-            raise InputError("option.value", f"an analyzer is a name, not {value}", place=place)
-    return kind, str(statement.options.get("analyzer", ANALYZER)) if kind is IndexKind.KEYWORD else ""
 
 
 def _text_of(span: Span, text: str) -> str:

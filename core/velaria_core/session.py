@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import pyarrow as pa
 
@@ -412,6 +412,28 @@ class DataflowSession:
         self._catalog.drop(name, kinds=(EntryKind.VIEW,))
 
     # --- search ---------------------------------------------------------------------------------------------
+
+    def create_index(
+        self,
+        name: str,
+        table: str,
+        columns: str | Sequence[str],
+        *,
+        kind: Literal["vector", "keyword"] | None = None,
+        if_not_exists: bool = False,
+        **options: str | float,
+    ) -> None:
+        """Make a search index of a stored table, as `CREATE INDEX ... WITH (...)` does.
+
+        Args:
+            kind: None: that of the first column.
+            options: `analyzer` for words; `method`, `metric` and `recall` for vectors.
+
+        Raises:
+            InputError, CatalogNotFoundError, TableKindError: as the statement.
+        """
+        listed = [columns] if isinstance(columns, str) else list(columns)
+        self._catalog.create_index(name, table, listed, options, kind=kind, if_not_exists=if_not_exists)
 
     def vector_search(
         self, table: str, vector_column: str, query_vector: Any, top_k: int = TOP_K, metric: str = "cosine"

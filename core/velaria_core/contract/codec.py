@@ -307,6 +307,7 @@ class VectorExplain(Message):
     filter_pushdown: bool
     acceleration: str
     backend: str
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +324,7 @@ class HybridExplain(Message):
     column_filter_execution: FilterExecution
     acceleration: str
     backend: str
+    recall: float | None = None
 
 
 # --- progress.proto, checkpoint.proto

@@ -18,6 +18,7 @@ from velaria_core.logical.operators.vector_search import compare
 _BY_ENGINE = "engine-scan+top-n"
 _IN_MEMORY = "float32-scan+float64-rescore"
 _BY_INDEX = "int8-codes+float64-rescore"
+_BY_FAISS = "{method}-candidates+float64-rescore"
 
 
 def vector_explain(engine: Engine, node: VectorSearch) -> VectorExplain:
@@ -33,6 +34,7 @@ def vector_explain(engine: Engine, node: VectorSearch) -> VectorExplain:
         filter_pushdown=_reaches_scan(engine, node.input),
         acceleration=ran.acceleration,
         backend=ran.backend,
+        recall=ran.recall,
     )
 
 
@@ -58,6 +60,7 @@ def hybrid_explain(engine: Engine, node: VectorSearch) -> HybridExplain:
         column_filter_execution=filtering,
         acceleration=ran.acceleration,
         backend=ran.backend,
+        recall=ran.recall,
     )
 
 
@@ -69,18 +72,22 @@ class _Ran:
     candidates: int
     acceleration: str
     backend: str
+    recall: float
 
 
 def _ran(engine: Engine, node: VectorSearch) -> _Ran:
     found = access(node)
     told = found.told(engine) if found is not None else None
     if found is None or told is None:
-        return _Ran("", _candidates(engine, node), _BY_ENGINE, machine(engine).backend)
+        return _Ran("", _candidates(engine, node), _BY_ENGINE, machine(engine).backend, 1.0)
+    name, _, method = told.backend.partition("-")
+    by_index = _BY_FAISS.format(method=method) if name == "faiss" else _BY_INDEX
     return _Ran(
         found.method if found.index is not None else "",
         told.candidates,
-        _IN_MEMORY if found.index is None else _BY_INDEX,
+        _IN_MEMORY if found.index is None else by_index,
         told.backend,
+        told.recall,
     )
 
 

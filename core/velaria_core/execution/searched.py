@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from velaria_core.errors import CatalogNotFoundError, StateError
 from velaria_core.execution.duck import Computed, Cursor, Engine
-from velaria_core.execution.search.indexes import Index, Indexes, IndexKind
+from velaria_core.execution.search.approximate import is_installed
+from velaria_core.execution.search.indexes import Index, Indexes
 from velaria_core.execution.search.keyword_index import KeywordIndex
 from velaria_core.execution.search.keyword_search import Found
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
@@ -70,10 +71,12 @@ class Told:
     Attributes:
         candidates: rows that were compared, or for words scored.
         backend: what compared them.
+        recall: the part of the exact answer that is expected, as measured when an approximate index was built; else 1.
     """
 
     candidates: int
     backend: str
+    recall: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -167,7 +170,7 @@ class Access:
     def _nearest_to_one(self, engine: Engine, search: VectorSearch) -> tuple[pa.Table, Told]:
         with self._vectors(engine, search) as (ask, rows_at):
             found = _nearest(lambda k: ask(np.array([search.vector]), k), search.top_k, _TIES)
-            return rows_at(found.rows[0]).drop_columns([_ROW]), Told(found.candidates, found.backend)
+            return rows_at(found.rows[0]).drop_columns([_ROW]), Told(found.candidates, found.backend, found.recall)
 
     def _nearest_to_each(self, engine: Engine, search: VectorSearch, queries: Node) -> tuple[pa.Table, Told]:
         from velaria_core.execution.lower import lower
@@ -190,7 +193,7 @@ class Access:
         number = np.repeat(there, counts)
         pairs = [*asked.take(pa.array(number)).columns, *rows.drop_columns([_ROW]).take(pa.array(places)).columns]
         made = pa.Table.from_arrays([*pairs, pa.array(number)], names=list(search.pair_columns))
-        return made, Told(found.candidates, found.backend)
+        return made, Told(found.candidates, found.backend, found.recall)
 
     @contextmanager
     def _vectors(self, engine: Engine, search: VectorSearch) -> Iterator[tuple[_Ask, _RowsAt]]:
@@ -215,13 +218,14 @@ class Access:
         with engine.cursor() as cursor, cursor.transaction(), self._opened(cursor, self.index) as opened:
             assert isinstance(opened, VectorIndex)
             allowed = self._allowed(cursor, chain)
+            approximate = not self.index.options.is_exact and is_installed()
 
             def stored(ids: Rows) -> pa.Table:
                 cursor.bind({_IDS: pa.table({"id": pa.array(ids, pa.int64())})})
                 source = chain.projected(listed).sql()
                 return cursor.table(f"SELECT * FROM ({source}) AS t SEMI JOIN {_IDS} AS f ON t.{_ROW} = f.id")
 
-            yield lambda query, k: opened.search(query, metric, k, allowed=allowed), stored
+            yield lambda query, k: opened.search(query, metric, k, allowed=allowed, approximate=approximate), stored
 
     def _lying(self, table: pa.Table) -> Vectors:
         known = _LYING.setdefault(self.scan.relation, {})
@@ -286,9 +290,11 @@ def access(node: Node) -> Access | None:
     found: Index | None = None
     if relation.indexes is not None:
         base = relation.sql.strip('"').replace('""', '"')
-        kind = IndexKind.VECTOR if isinstance(node, VectorSearch) else IndexKind.KEYWORD
-        cut = "" if isinstance(node, VectorSearch) else node.analyzer
-        found = relation.indexes.find(kind, base, columns, cut)
+        indexes: Indexes = relation.indexes
+        if isinstance(node, VectorSearch):
+            found = indexes.vectors(base, columns[0], node.metric)
+        else:
+            found = indexes.words(base, columns, node.analyzer)
     if found is None and not (isinstance(node, VectorSearch) and _lies(relation, columns[0])):
         return None
     if len(set(columns)) < len(columns):

@@ -250,7 +250,7 @@ class StreamStrategy(_message.Message):
     def __init__(self, requested_mode: _Optional[str] = ..., selected_mode: _Optional[str] = ..., simd_backend: _Optional[str] = ..., compiled_backends: _Optional[_Iterable[str]] = ..., aggregate_impl: _Optional[str] = ..., aggregate_reason: _Optional[str] = ..., reason: _Optional[str] = ..., actor_eligible: _Optional[bool] = ..., used_actor_runtime: _Optional[bool] = ..., transport_mode: _Optional[str] = ..., has_window: _Optional[bool] = ..., has_stateful_ops: _Optional[bool] = ..., sink_is_blocking: _Optional[bool] = ..., source_is_bounded: _Optional[bool] = ..., estimated_state_size_bytes: _Optional[int] = ..., estimated_batch_cost: _Optional[int] = ..., backpressure_max_queue_batches: _Optional[int] = ..., backpressure_high_watermark: _Optional[int] = ..., backpressure_low_watermark: _Optional[int] = ..., checkpoint_delivery_mode: _Optional[str] = ..., local_worker_count: _Optional[int] = ..., max_inflight_partitions: _Optional[int] = ..., shared_memory_transport: _Optional[bool] = ..., shared_memory_min_payload_bytes: _Optional[int] = ..., columnar_operator: _Optional[str] = ..., columnar_fallback_type: _Optional[str] = ..., columnar_reason: _Optional[str] = ..., columnar_input_row_count: _Optional[int] = ..., columnar_affected_columns: _Optional[_Iterable[str]] = ..., output_mode: _Optional[str] = ..., delivery_guarantee: _Optional[_Union[DeliveryGuarantee, _Mapping]] = ...) -> None: ...
 
 class VectorExplain(_message.Message):
-    __slots__ = ("mode", "metric", "dimension", "top_k", "candidate_rows", "filter_pushdown", "acceleration", "backend")
+    __slots__ = ("mode", "metric", "dimension", "top_k", "candidate_rows", "filter_pushdown", "acceleration", "backend", "recall")
     MODE_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,7 @@ class VectorExplain(_message.Message):
     FILTER_PUSHDOWN_FIELD_NUMBER: _ClassVar[int]
     ACCELERATION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
     mode: str
     metric: str
     dimension: int
@@ -267,10 +268,11 @@ class VectorExplain(_message.Message):
     filter_pushdown: bool
     acceleration: str
     backend: str
-    def __init__(self, mode: _Optional[str] = ..., metric: _Optional[str] = ..., dimension: _Optional[int] = ..., top_k: _Optional[int] = ..., candidate_rows: _Optional[int] = ..., filter_pushdown: _Optional[bool] = ..., acceleration: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    recall: float
+    def __init__(self, mode: _Optional[str] = ..., metric: _Optional[str] = ..., dimension: _Optional[int] = ..., top_k: _Optional[int] = ..., candidate_rows: _Optional[int] = ..., filter_pushdown: _Optional[bool] = ..., acceleration: _Optional[str] = ..., backend: _Optional[str] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class HybridExplain(_message.Message):
-    __slots__ = ("mode", "metric", "top_k", "score_threshold", "score_threshold_compare", "input_rows", "candidate_rows", "returned_rows", "column_filter_stage", "column_filter_execution", "acceleration", "backend")
+    __slots__ = ("mode", "metric", "top_k", "score_threshold", "score_threshold_compare", "input_rows", "candidate_rows", "returned_rows", "column_filter_stage", "column_filter_execution", "acceleration", "backend", "recall")
     MODE_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +285,7 @@ class HybridExplain(_message.Message):
     COLUMN_FILTER_EXECUTION_FIELD_NUMBER: _ClassVar[int]
     ACCELERATION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
     mode: str
     metric: str
     top_k: int
@@ -295,4 +298,5 @@ class HybridExplain(_message.Message):
     column_filter_execution: str
     acceleration: str
     backend: str
-    def __init__(self, mode: _Optional[str] = ..., metric: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., score_threshold_compare: _Optional[str] = ..., input_rows: _Optional[int] = ..., candidate_rows: _Optional[int] = ..., returned_rows: _Optional[int] = ..., column_filter_stage: _Optional[str] = ..., column_filter_execution: _Optional[str] = ..., acceleration: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    recall: float
+    def __init__(self, mode: _Optional[str] = ..., metric: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., score_threshold_compare: _Optional[str] = ..., input_rows: _Optional[int] = ..., candidate_rows: _Optional[int] = ..., returned_rows: _Optional[int] = ..., column_filter_stage: _Optional[str] = ..., column_filter_execution: _Optional[str] = ..., acceleration: _Optional[str] = ..., backend: _Optional[str] = ..., recall: _Optional[float] = ...) -> None: ...

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +112,8 @@ class Approximate:
             answers, _ = index.search(vectors, queries, K_MAX + 1)
             given = [_others(one, int(own)) for one, own in zip(answers, sample, strict=True)]
             found = sum(len(np.intersect1d(one, other)) for one, other in zip(given, wanted, strict=True))
-            recall = found / max(1, sum(map(len, wanted)))
+            there = sum(map(len, wanted))
+            recall = found / there if there else 1.0
             if recall >= target or effort >= most:
                 return Approximate(kind, metric, target, recall, effort, made)
             effort *= 2
@@ -154,6 +156,20 @@ def _others(rows: Rows, own: int) -> Rows:
     """The first K_MAX rows but the one that was asked with."""
     others: Rows = rows[rows != own][:K_MAX]
     return others
+
+
+def is_installed() -> bool:
+    """Whether approximate indexes can be built and read."""
+    return find_spec("faiss") is not None
+
+
+def check_installed() -> None:
+    """Refuse what cannot be built.
+
+    Raises:
+        InputError[vector_index.extra].
+    """
+    _faiss()
 
 
 def _faiss() -> Any:

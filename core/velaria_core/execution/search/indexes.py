@@ -24,7 +24,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +33,11 @@ import pyarrow as pa
 from velaria_core.errors import CatalogNotFoundError, InputError, StateError, did_you_mean
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.outside import outside
+from velaria_core.execution.search.approximate import check_installed, is_installed
+from velaria_core.execution.search.index_options import IndexKind, IndexOptions, index_options
 from velaria_core.execution.search.keyword_index import KeywordIndex
 from velaria_core.execution.search.keyword_search import places_of
+from velaria_core.execution.search.nearest import Metric
 from velaria_core.execution.search.vector_index import VectorIndex
 from velaria_core.execution.search.vectors import vectors_of
 from velaria_core.execution.vectors import Rows
@@ -50,18 +52,12 @@ _ROW_ID: Final = "rowid"
 _CAME: Final = "velaria_came"
 
 
-class IndexKind(StrEnum):
-    VECTOR = "vector"
-    KEYWORD = "keyword"
-
-
 @dataclass(frozen=True, slots=True)
 class Index:
     """A search index of a stored table.
 
     Attributes:
         base: the table.
-        analyzer: of a keyword index; empty for vectors.
         number: of its folder.
     """
 
@@ -69,7 +65,7 @@ class Index:
     kind: IndexKind
     base: str
     columns: tuple[str, ...]
-    analyzer: str
+    options: IndexOptions
     number: int
 
 
@@ -109,9 +105,13 @@ class Indexes:
         """Find the indexes of a database that was opened. They are opened when they are used."""
         if not cursor.rows("SELECT 1 FROM duckdb_tables() WHERE schema_name = $1", [SCHEMA]):
             return
-        for name, kind, base, columns, cut, number in cursor.rows(f"SELECT * FROM {_INDEXES}"):
-            index = Index(name, IndexKind(kind), base, tuple(json.loads(columns)), cut, number)
-            self._indexes[name.lower()] = index
+        for row in cursor.table(f"SELECT * FROM {_INDEXES}").to_pylist():
+            name, kind, cut = row["name"], IndexKind(row["kind"]), row["analyzer"]
+            # Databases of before there were options have no such column, and all that was made then is exact.
+            given = json.loads(row.get("options") or "{}")
+            options = index_options(kind, {"analyzer": cut} if kind is IndexKind.KEYWORD else given)
+            columns = tuple(json.loads(row["columns"]))
+            self._indexes[name.lower()] = Index(name, kind, row["base"], columns, options, row["number"])
 
     def close(self) -> None:
         """Forget what is open; temporary folders go."""
@@ -134,19 +134,38 @@ class Indexes:
         """The indexes of a table."""
         return [index for index in self if index.base.lower() == base.lower()]
 
-    def find(self, kind: IndexKind, base: str, columns: Sequence[str], cut: str = "") -> Index | None:
-        """An index of a table that can search these columns."""
-        wanted = {name.lower() for name in columns}
+    def vectors(self, base: str, column: str, metric: str) -> Index | None:
+        """An index of a table that can search a column of vectors: best an approximate one of the metric."""
+        found = [index for index in self.of(base) if index.kind is IndexKind.VECTOR and _has(index, [column])]
+
+        def rank(index: Index) -> int:
+            return 1 if index.options.is_exact else 0 if index.options.metric == metric else 2
+
+        return min(found, key=rank, default=None)
+
+    def words(self, base: str, columns: Sequence[str], cut: str) -> Index | None:
+        """An index of a table that can search columns of texts that an analyzer cuts."""
         for index in self.of(base):
-            if index.kind is kind and wanted <= {name.lower() for name in index.columns} and index.analyzer == cut:
+            if index.kind is IndexKind.KEYWORD and _has(index, columns) and index.options.analyzer == cut:
                 return index
         return None
 
-    def create(self, name: str, kind: IndexKind, base: str, columns: Sequence[str], cut: str) -> Index:
+    def recall(self, index: Index) -> float | None:
+        """The part of the exact answer that a vector index finds, as measured when it was built: 1 for an exact one.
+        None where there is none: of an index of words, of no vectors, or that must be built anew."""
+        if index.kind is IndexKind.KEYWORD or index.options.is_exact:
+            return 1.0 if index.kind is IndexKind.VECTOR else None
+        with self._lock:
+            opened = self._opened.get(index.name.lower()) or self._open(index)
+            assert opened is None or isinstance(opened, VectorIndex)
+            return opened.approximate.recall if opened is not None and opened.approximate is not None else None
+
+    def create(self, name: str, kind: IndexKind, base: str, columns: Sequence[str], options: IndexOptions) -> Index:
         """Make an index of a stored table, and build it.
 
         Raises:
-            InputError[index.exists, index.columns, index.rowid, search.not_a_vector, search.not_text, search.analyzer].
+            InputError[index.exists, index.columns, index.rowid, search.not_a_vector, search.not_text,
+                search.analyzer_missing, vector_index.extra].
         """
         if (old := self.get(name)) is not None:
             hint = f"DROP INDEX {old.name}, or use another name"
@@ -154,18 +173,23 @@ class Indexes:
         with self._lock, self._engine.cursor() as cursor:
             exact = self._checked(cursor.schema(f"SELECT * FROM main.{quoted(base)}"), kind, columns)
             if kind is IndexKind.KEYWORD:
-                cut = analyzer(cut).name
+                analyzer(options.analyzer)
+            if not options.is_exact:
+                check_installed()
             with cursor.transaction():
                 cursor.rows(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 texts = ", ".join(f"{column} VARCHAR" for column in ("name", "kind", "base", "columns", "analyzer"))
                 cursor.rows(f"CREATE TABLE IF NOT EXISTS {_INDEXES} ({texts}, number BIGINT)")
+                cursor.rows(f"ALTER TABLE {_INDEXES} ADD COLUMN IF NOT EXISTS options VARCHAR")
                 cursor.rows(f"CREATE SEQUENCE IF NOT EXISTS {SCHEMA}.numbers")
                 numbers = "base VARCHAR, changes BIGINT, removals BIGINT"
                 cursor.rows(f"CREATE TABLE IF NOT EXISTS {_CHANGES} ({numbers})")
                 ((number,),) = cursor.rows(f"SELECT nextval('{SCHEMA}.numbers')")
-                index = Index(name, kind, base, exact, cut, number)
-                values = [name, kind.value, base, json.dumps(exact), cut, number]
-                cursor.rows(f"INSERT INTO {_INDEXES} VALUES ($1, $2, $3, $4, $5, $6)", values)
+                index = Index(name, kind, base, exact, options, number)
+                told = {"method": options.method, "metric": options.metric, "recall": options.recall}
+                kept = json.dumps(told) if kind is IndexKind.VECTOR else None
+                values = [name, kind.value, base, json.dumps(exact), options.analyzer, number, kept]
+                cursor.rows(f"INSERT INTO {_INDEXES} VALUES ($1, $2, $3, $4, $5, $6, $7)", values)
                 if not self.of(base):
                     cursor.rows(f"INSERT INTO {_CHANGES} VALUES (lower($1), 0, 0)", [base])
             self._indexes[name.lower()] = index
@@ -183,6 +207,8 @@ class Indexes:
         if _ROW_ID in known:
             told = 'a column "rowid" hides the engine\'s own, by which an index knows rows'
             raise InputError("index.rowid", told, hint="rename the column")
+        if not columns:
+            raise InputError("index.columns", "an index is of one column or more")
         for name in columns:
             if name.lower() not in known:
                 hint = did_you_mean(name, schema.names, "columns")
@@ -343,7 +369,7 @@ class Indexes:
 
     def _new(self, index: Index, cursor: Cursor) -> VectorIndex | KeywordIndex:
         if index.kind is IndexKind.KEYWORD:
-            return KeywordIndex(index.columns, index.analyzer)
+            return KeywordIndex(index.columns, index.options.analyzer)
         self._remove(index)
         return VectorIndex.create(self._place(index), self._dimension(index, cursor))
 
@@ -356,6 +382,9 @@ class Indexes:
             opened.commit(token)
             if opened.merge_is_due:
                 opened.merge()
+            asked = index.options
+            if not asked.is_exact and opened.approximate is None and len(opened) and is_installed():
+                opened.build_approximate(asked.method, Metric(asked.metric.value), asked.recall)
         else:
             if opened.merge_is_due:
                 opened.merge()
@@ -366,6 +395,11 @@ class Indexes:
         with outside(f"removing {place}"):
             if place.exists():
                 shutil.rmtree(place)
+
+
+def _has(index: Index, columns: Sequence[str]) -> bool:
+    """Whether an index is of these columns, and maybe more."""
+    return {name.lower() for name in columns} <= {name.lower() for name in index.columns}
 
 
 def _ids(cursor: Cursor, table: str, rows: int, last: int) -> int:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from velaria_core.errors import InputError, StateError
 from velaria_core.execution.outside import outside, replace_file, sync_file
-from velaria_core.execution.search.approximate import K_MAX, Approximate
+from velaria_core.execution.search.approximate import K_MAX, Approximate, is_installed
 from velaria_core.execution.search.codes import DIMENSION_MAX
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
 from velaria_core.execution.search.segment import VERSION, Segment, checksum, damaged, other_version
@@ -287,6 +287,8 @@ class VectorIndex:
     def merge(self, *, on_disk: bool = True) -> None:
         """Make all segments one, and commit it. May run in a thread of its own: others search and change meanwhile.
 
+        The approximate index is built anew, and let go where faiss is not installed.
+
         Cost: reads and writes everything; memory for ids and norms alone.
 
         Raises:
@@ -301,7 +303,7 @@ class VectorIndex:
             with outside(f"writing {self.folder}"):
                 merged = Segment.merged(before, self._merging)
             again = None
-            if self._approximate is not None:
+            if self._approximate is not None and is_installed():
                 was = self._approximate.index
                 again = self._built(merged, was.kind, was.metric, was.target, on_disk)
             with self._changing:

@@ -225,7 +225,7 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class CreateIndex:
-    """CREATE [VECTOR | KEYWORD] INDEX [IF NOT EXISTS] name ON table (column, ...) [WITH (analyzer = 'english')].
+    """CREATE [VECTOR | KEYWORD] INDEX [IF NOT EXISTS] name ON table (column, ...) [WITH (option = value, ...)].
 
     `kind` is "vector" or "keyword", None where it is not written.
     """
