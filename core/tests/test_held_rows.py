@@ -56,13 +56,21 @@ def table(rows: Sequence[Row], diffs: Sequence[int] | None = None) -> pa.Table:
 # --- rows in memory -------------------------------------------------------------------------------------------
 
 KEYED_ROWS = st.lists(st.tuples(st.integers(0, 5), st.none() | st.text(max_size=3)), max_size=9)
-ACTIONS = st.lists(st.tuples(st.sampled_from(["add", "forget", "commit", "fail"]), KEYED_ROWS), max_size=25)
+ACTIONS = st.lists(st.tuples(st.sampled_from(["add", "forget", "close", "commit", "fail"]), KEYED_ROWS), max_size=25)
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("spread", [1 << 32, 1 << 61, 0], ids=["near", "far", "all equal"])
-def test_rows_are_found_by_the_hash_of_their_key(spread: int) -> None:
-    """A list is the model: rows are found in the order in which they came."""
+def test_rows_are_found_by_the_hash_of_their_key_and_by_their_time(spread: int) -> None:
+    """A list is the model: rows are found in the order in which they came. Those without text have no time."""
+    nested = SCHEMA.append(pa.field("letters", pa.list_(pa.struct({"letter": pa.string()}))))
+
+    def rows_of(keyed: list[tuple[int, str | None]]) -> pa.Table:
+        letters = [None if text is None else [{"letter": letter} for letter in text] for _, text in keyed]
+        return table(keyed).append_column(nested.field(2), pa.array(letters, nested.field(2).type))
+
+    def time_of(key: int) -> int:
+        return key * 1_500_000 + (END // 2 if key == 5 else 0)
 
     def hashes(keys: Sequence[int]) -> np.ndarray[Any, Any]:
         return np.array([key * spread % 2**64 + key for key in keys], np.uint64)
@@ -70,11 +78,13 @@ def test_rows_are_found_by_the_hash_of_their_key(spread: int) -> None:
     @examples(60)
     @given(ACTIONS)
     def holds(actions: list[tuple[str, list[tuple[int, str | None]]]]) -> None:
-        rows, model, durable = HeldRows(SCHEMA), list[Row](), list[Row]()
+        rows, model, durable = HeldRows(nested), list[tuple[int, str | None]](), list[tuple[int, str | None]]()
         for action, given_rows in actions:
             match action:
                 case "add":
-                    rows.append(table(given_rows), hashes([key for key, _ in given_rows]))
+                    times = np.array([time_of(key) for key, _ in given_rows], np.int64)
+                    there = np.array([text is not None for _, text in given_rows], np.bool_)
+                    rows.append(rows_of(given_rows), hashes([key for key, _ in given_rows]), (times, there))
                     model += given_rows
                 case "forget":
                     there = rows.alive()
@@ -83,6 +93,11 @@ def test_rows_are_found_by_the_hash_of_their_key(spread: int) -> None:
                     }
                     rows.forget(there[sorted(gone)])
                     model = [row for at, row in enumerate(model) if at not in gone]
+                case "close":
+                    until = time_of(len(given_rows) % 6)
+                    rows.forget(rows.until(until))
+                    rows.seen_until(until)
+                    model = [row for row in model if row[1] is None or time_of(row[0]) > until]
                 case "commit":
                     rows.committed()
                     durable = list(model)
@@ -93,7 +108,10 @@ def test_rows_are_found_by_the_hash_of_their_key(spread: int) -> None:
             for asked in ([0], [3], [1, 4, 4], [7]):
                 wanted = model if spread == 0 else [row for row in model if row[0] in asked]
                 found = rows.find(hashes(asked)).to_pylist()
-                assert [(row["k"], row["text"]) for row in found] == wanted
+                assert found == rows_of(wanted).to_pylist()
+            for us in map(time_of, range(6)):
+                wanted = [row for row in model if row[1] is not None and time_of(row[0]) <= us]
+                assert rows.take(rows.until(us)).to_pylist() == rows_of(wanted).to_pylist()
         assert rows.count <= rows.live + rows.live // 2 + 3 or actions[-1][0] != "commit"
 
     holds()
@@ -113,7 +131,7 @@ def test_parts_are_all_rows_in_turn() -> None:
 def test_runs_are_few() -> None:
     runs = Runs()
     for at in range(20_000):
-        runs.add(np.array([at << 40], np.uint64), at)
+        runs.add(np.array([at << 40], np.uint64), np.array([at]))
     assert len(runs._runs) <= 4
     assert list(runs.find(np.array([7 << 40, 19_999 << 40], np.uint64))) == [7, 19_999]
 
@@ -433,7 +451,7 @@ def test_what_time_has_closed_is_forgotten(kind: TimeKind, durable: bool, tmp_pa
 def test_types_that_cannot_be_held_stay_in_the_table() -> None:
     engine = Engine(Settings(threads=1))
     store = Store(engine)
-    schema = SCHEMA.append(pa.field("several", pa.list_(pa.int64())))
+    schema = SCHEMA.append(pa.field("several", pa.dictionary(pa.int8(), pa.string())))
     log = log_by_key(store, "rows", schema, True, ["k"], Hashing([[pa.int64()]], joins=False))
     assert type(log) is Log
     assert "several" in log.scanned

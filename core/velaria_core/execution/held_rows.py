@@ -6,6 +6,8 @@ their lengths meet (O'Neil et al., The Log-Structured Merge-Tree, Acta Informati
 more than their number, and nothing is compared here: half a hash finds all rows of a key, and now and then some of
 another, which whoever asked leaves out as it meets them.
 
+Where rows have a time, those whose time has come are found in the same way, by their time instead of a hash.
+
 Rows that are forgotten leave their positions behind until these are many; then the others move together, between
 epochs. What an epoch added and forgot can be undone.
 
@@ -22,8 +24,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from velaria_core.execution.chunked_column import ChunkedColumn
 from velaria_core.execution.keyed_store import Column, can_be_key, keys_of
 from velaria_core.execution.vectors import Array, Mask, Rows, whole
+from velaria_core.execution.watermark import Micros
 
 _POSITION: Final = np.uint64((1 << 32) - 1)
 _HALF: Final = np.uint64(32)
@@ -31,7 +35,14 @@ _HALVES: Final = 1 << 32
 _SMALL_RUN: Final = 4096  # shorter runs are merged whatever their lengths: each one costs a finding its calls
 _KEPT_FORGOTTEN: Final = 16_384  # positions that may be forgotten before moving the others is worth the while
 
-can_be_held = can_be_key
+_SECOND_BITS: Final = 21  # of microseconds: the 32 bits of a run's entry then reach from 1827 to 2112
+
+
+def can_be_held(kind: pa.DataType) -> bool:
+    """Whether such columns can be in memory here: not codes, of whose dictionary each batch has its own."""
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind):
+        return False
+    return can_be_key(kind) or all(can_be_held(kind.field(at).type) for at in range(kind.num_fields))
 
 
 class Runs:
@@ -40,9 +51,9 @@ class Runs:
     def __init__(self) -> None:
         self._runs: list[Array] = []  # each less than half as long as the one before it, or short
 
-    def add(self, hashes: Array, first: int) -> None:
-        """Positions from `first` on, for (n,) uint64 hashes."""
-        fresh = (hashes & ~_POSITION) | np.arange(first, first + len(hashes), dtype=np.uint64)
+    def add(self, hashes: Array, positions: Rows) -> None:
+        """Positions for (n,) uint64 hashes."""
+        fresh = (hashes & ~_POSITION) | positions.astype(np.uint64)
         fresh.sort()
         size, met = len(fresh), [fresh]
         while self._runs and len(self._runs[-1]) <= max(2 * size, _SMALL_RUN):
@@ -98,6 +109,16 @@ class Runs:
         return sum(int(run.nbytes) for run in self._runs)
 
 
+def _slots(times: Micros) -> Array:
+    """The upper halves of entries by time, (n,) uint64: rising with the times, and equal for some that are near."""
+    slots: Array = np.clip((times >> _SECOND_BITS) + (1 << 31), 0, _HALVES - 1).astype(np.uint64)
+    return slots
+
+
+def _slot(us: int) -> int:
+    return min(max((us >> _SECOND_BITS) + (1 << 31), 0), _HALVES - 1)
+
+
 def _ranges(low: Rows, high: Rows) -> Rows:
     """All numbers from each of `low` to before its `high`."""
     counts = high - low
@@ -127,15 +148,20 @@ class HeldRows:
         self.schema = schema
         self.count = self.live = self.sum = 0
         self._counts = counts
-        self._columns = [keys_of(field.type) for field in schema]
+        self._columns = [
+            keys_of(field.type) if can_be_key(field.type) else ChunkedColumn(field.type) for field in schema
+        ]
         self._runs = Runs()
         self._is_live = Column(np.dtype(np.bool_))
+        self._times = Column(np.dtype(np.int64))
+        self._by_time = Runs()
+        self._waiting = 0  # no entry by time before this one is of a row that is there
         self._at = 0  # where the next part begins
         self._committed = (0, 0, 0)  # count, live and sum
         self._forgotten: list[Rows] = []  # since the last commit
 
-    def append(self, rows: pa.Table, hashes: Array) -> None:
-        """Rows with (n,) uint64 hashes of their keys."""
+    def append(self, rows: pa.Table, hashes: Array, times: tuple[Micros, Mask | None] | None = None) -> None:
+        """Rows with (n,) uint64 hashes of their keys, and perhaps times, which are there where the mask says so."""
         more = rows.num_rows
         if not more:
             return
@@ -144,14 +170,43 @@ class HeldRows:
             column.append(self.count, whole(values))
         self._is_live.reserve(self.count + more)
         self._is_live.data[self.count : self.count + more] = True
-        self._runs.add(hashes, self.count)
+        positions = np.arange(self.count, self.count + more)
+        self._runs.add(hashes, positions)
+        if times is not None:
+            self._wait(positions, *times)
         self.count += more
         self.live += more
         self.sum += self._sum(rows)
 
     def find(self, hashes: Array) -> pa.Table:
         """The rows of these keys, and perhaps some of others, in the order in which they came."""
-        return self.take(self._living(self._runs.find(hashes)))
+        return self.take(self.positions(hashes))
+
+    def positions(self, hashes: Array) -> Rows:
+        """Where these rows are; rising."""
+        return self._living(self._runs.find(hashes))
+
+    def until(self, us: int) -> Rows:
+        """The positions of the rows whose time is this or before it; rising."""
+        high = _slot(us)
+        found = self._living(self._by_time.between(self._waiting, high + 1))
+        due: Rows = found[self._times.data[found] <= us]
+        return due
+
+    def seen_until(self, us: int) -> None:
+        """Rows of up to this time have been forgotten: those that are left are what `until` looks at from now on."""
+        left = self.until(us)
+        self._waiting = _slot(int(self._times.data[left].min()) if len(left) else us)
+
+    def _wait(self, positions: Rows, times: Micros, there: Mask | None) -> None:
+        self._times.reserve(self.count + len(positions))
+        self._times.data[positions] = times
+        if there is not None:
+            positions, times = positions[there], times[there]
+        if len(positions):
+            slots = _slots(times)
+            self._by_time.add(slots << _HALF, positions)
+            self._waiting = min(self._waiting, int(slots.min()))
 
     def part(self, rows: int) -> Rows:
         """The positions of a part of the rows, about so many and all of each key; each time of the next part."""
@@ -165,7 +220,7 @@ class HeldRows:
         return np.flatnonzero(self._is_live.data[: self.count])
 
     def take(self, positions: Rows, names: Sequence[str] | None = None) -> pa.Table:
-        """The rows at these positions; of these columns only, where some are named."""
+        """The rows at these positions, which rise; of these columns only, where some are named."""
         at = range(len(self.schema)) if names is None else [self.schema.get_field_index(name) for name in names]
         schema = pa.schema([self.schema.field(one) for one in at])
         return pa.Table.from_arrays([self._columns[one].take(positions) for one in at], schema=schema)
@@ -192,7 +247,11 @@ class HeldRows:
             slots = np.flatnonzero(kept)
             for column in self._columns:
                 column.move(slots)
-            self._runs.move(kept)
+            if len(self._times.data):
+                self._times.data[: len(slots)] = self._times.data[slots]
+                self._times.shrink(len(slots))
+            for runs in (self._runs, self._by_time):
+                runs.move(kept)
             self._is_live.shrink(len(slots))
             self._is_live.data[:] = True
             self.count = len(slots)
@@ -206,9 +265,12 @@ class HeldRows:
         self.count, self.live, self.sum = self._committed
         for column in self._columns:
             column.truncate(self.count)
-        self._runs.truncate(self.count)
+        for runs in (self._runs, self._by_time):
+            runs.truncate(self.count)
+        self._waiting = 0
 
     @property
     def nbytes(self) -> int:
         columns = sum(column.nbytes for column in self._columns)
-        return columns + self._runs.nbytes + int(self._is_live.data.nbytes)
+        runs = self._runs.nbytes + self._by_time.nbytes
+        return columns + runs + int(self._is_live.data.nbytes) + int(self._times.data.nbytes)

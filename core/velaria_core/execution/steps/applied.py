@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from velaria_core.changes import DIFF
 from velaria_core.errors import DataError
 from velaria_core.execution.applied import Call, in_order
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps.base import Changes, Moment, Step, fitted, some
-from velaria_core.execution.steps.held import Hashing, log_by_key
-from velaria_core.logical.event_time import END
+from velaria_core.execution.steps.base import AT, Changes, Moment, Step, fitted, some
+from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
+from velaria_core.execution.steps.horizon import one_row
+from velaria_core.execution.steps.rows import Closes
+from velaria_core.logical.event_time import END, TimeKind
 from velaria_core.logical.operators import ApplyInBatches
 from velaria_core.types import quoted
 
@@ -33,54 +34,48 @@ class AppliedStep(Step):
         self.waits = node.expires is not None
         if not self._stateful:
             return
-        kept = self._call.state
-        self._table = store.table(name, kept)
-        self._old, self._new = store.feed(kept), store.feed(kept)
+        state = self._call.state
+        closes = None
+        if node.expires is not None:
+            closes = Closes(node.expires, TimeKind.TIMESTAMP, timeless=False)
+        hashing = Hashing([[state.field(key).type] for key in node.keys], joins=False)
+        self._kept = log_by_key(store, name, state, False, node.keys, hashing, closes, replaces=True)
+        self._asked = Keys(store, self._rows, node.keys, hashing)
+        self._old, self._new = store.feed(state.append(pa.field(AT, pa.int64()))), store.feed(state)
         self._watermark = store.feed(pa.schema([("us", pa.int64())]))
-        columns = ", ".join(f"s.{quoted(column)}" for column in kept.names)
+        columns = ", ".join(map(quoted, state.names))
         keys = ", ".join(map(quoted, node.keys))
         order = ", ".join(f"s.{quoted(key)}" for key in node.keys)
-
-        def same(other: str) -> str:
-            return " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM {other}.{quoted(key)}" for key in node.keys)
-
-        touched = f"SELECT {columns} FROM {self._table} AS s SEMI JOIN {self._rows.name} AS k ON {same('k')}"
-        if node.expires is not None:
-            due = f"epoch_us(s.{quoted(node.expires)})"
+        same = " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM k.{quoted(key)}" for key in node.keys)
+        touched = self._kept.current(node.keys, self._rows, node.keys)
+        if closes is not None:
+            # Of the keys that have no rows, those that are due.
+            rest = f"({self._kept.current(node.keys, None)}) AS s ANTI JOIN {self._rows.name} AS k ON {same}"
             touched += (
-                f" UNION ALL SELECT {columns} FROM {self._table} AS s ANTI JOIN {self._rows.name} AS k ON {same('k')} "
-                f"WHERE {due} <= (SELECT us FROM {self._watermark.name})"
+                f" UNION ALL SELECT s.* FROM {rest} WHERE {closes.sql} <= (SELECT us FROM {self._watermark.name})"
             )
-            self._find_due = store.prepare(f"SELECT CAST(min({due}) AS BIGINT) AS us FROM {self._table} AS s")
-        self._find_old = store.prepare(f"SELECT {columns} FROM ({touched}) AS s ORDER BY {order}")
+        self._find_old = store.prepare(f"SELECT * FROM ({touched}) AS s ORDER BY {order}")
         # A state that is not of a called key, or comes twice, would be doubled or lost at the next call.
         called = f"(SELECT {keys} FROM {self._rows.name} UNION ALL SELECT {keys} FROM {self._old.name})"
         self._find_strange = store.prepare(
             f"SELECT {keys}, 1 AS twice FROM {self._new.name} GROUP BY {keys} HAVING count(*) > 1 UNION ALL "
-            f"SELECT {order}, 0 FROM {self._new.name} AS s ANTI JOIN {called} AS k ON {same('k')} LIMIT 1"
+            f"SELECT {order}, 0 FROM {self._new.name} AS s ANTI JOIN {called} AS k ON {same} LIMIT 1"
         )
-        self._forget = store.command(f"DELETE FROM {self._table} AS s USING {self._old.name} AS k WHERE {same('k')}")
-        self._keep = store.command(f"INSERT INTO {self._table} SELECT * FROM {self._new.name}")
-        self._count = store.prepare(f"SELECT count(*) FROM {self._table}")
-        self._recall()
-
-    def _recall(self) -> None:
-        """What the table says: how many states there are; when one is due is asked when it matters."""
-        self._states = int(self._count().column(0)[0].as_py())
-        self._due_us: int | None = None
-        self._asked = False
+        self._find_changed = store.prepare(
+            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
+            f"SELECT *, NULL AS {AT}, 1 AS {DIFF} FROM {self._new.name} UNION ALL SELECT *, -1 FROM {self._old.name}"
+            f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
+        )
 
     @property
     def scanned(self) -> str:
-        return "what the function keeps is in a table" if self._stateful else ""
+        return self._kept.scanned if self._stateful else ""
 
     def state_rows(self) -> int:
-        return self._states if self._stateful else 0
+        return self._kept.entries if self._stateful else 0
 
     def state_bytes(self) -> int:
-        # By the width of the states that were kept last; of none before that, as after a restart.
-        rows = self._new.table.num_rows if self._stateful else 0
-        return int(self._states * self._new.table.nbytes / rows) if rows else 0
+        return self._kept.nbytes if self._stateful else 0
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
@@ -90,28 +85,21 @@ class AppliedStep(Step):
         rows = self._sorted()
         if not self._stateful:
             return some(self._call(rows, self._call.state.empty_table(), at.watermark_us)[0])
-        self._watermark.table = _one(at.watermark_us if at.watermark_us is not None else -END)
+        watermark_us = at.watermark_us if at.watermark_us is not None else -END
+        self._watermark.table = one_row(self._watermark.schema, watermark_us)
+        self._kept.find(self._asked, watermark_us if self.waits else None)
         self._old.table = self._find_old()
-        output, self._new.table = self._call(rows, self._old.table, at.watermark_us)
+        output, self._new.table = self._call(rows, self._old.table.drop_columns([AT]), at.watermark_us)
         if self._new.table.num_rows:
             self._check()
-        if self._old.table.num_rows:
-            self._forget()
-        if self._new.table.num_rows:
-            self._keep()
-        self._states += self._new.table.num_rows - self._old.table.num_rows
-        self._asked = False
+        if (changed := some(self._find_changed())) is not None:
+            self._kept.replace(changed)
         return some(output)
 
     def due(self, watermark_us: int | None, now_ms: int) -> bool:
         """Whether the watermark has come to a time that a state waits for."""
         del now_ms
-        if not self.waits or watermark_us is None:
-            return False
-        if not self._asked:
-            self._due_us = self._find_due().column(0)[0].as_py()
-            self._asked = True
-        return self._due_us is not None and self._due_us <= watermark_us
+        return self.waits and watermark_us is not None and self._kept.has_until(watermark_us)
 
     def _check(self) -> None:
         strange = self._find_strange()
@@ -125,9 +113,13 @@ class AppliedStep(Step):
                 hint="give one row of state for each key that is to be kept, out of those it was called for",
             )
 
+    def committed(self) -> None:
+        if self._stateful:
+            self._kept.committed()
+
     def rolled_back(self) -> None:
         if self._stateful:
-            self._recall()
+            self._kept.rolled_back()
 
 
 class ReappliedStep(Step):
@@ -191,7 +183,3 @@ class ReappliedStep(Step):
         if not rows.num_rows:
             return self._before.schema.empty_table()
         return self._call(rows, self._call.state.empty_table(), END)[0]
-
-
-def _one(value: int) -> pa.Table:
-    return pa.table([pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(np.array([value], np.int64))])], ["us"])

@@ -22,7 +22,10 @@ from velaria_core.logical.relation import Relation
 
 Changes: TypeAlias = pa.Table | None
 COUNT = "__n"
-RESERVED = frozenset({DIFF, COUNT, "velaria epoch", "velaria diff", "velaria times"})  # stand beside a row's columns
+AT = "__at"
+RESERVED = frozenset(
+    {DIFF, COUNT, AT, "velaria epoch", "velaria diff", "velaria times"}
+)  # stand beside a row's columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from velaria_core.changes import DIFF
 from velaria_core.execution.held_rows import HeldRows, can_be_held
+from velaria_core.execution.keyed_store import can_be_key
 from velaria_core.execution.state import Feed, Store
-from velaria_core.execution.steps.base import COUNT
-from velaria_core.execution.steps.rows import SLACK_ROWS, Log
-from velaria_core.execution.vectors import Vector, array_of, is_fixed, storage, vector_of, whole
+from velaria_core.execution.steps.base import AT, COUNT
+from velaria_core.execution.steps.rows import SLACK_ROWS, Closes, Log
+from velaria_core.execution.vectors import Array, Rows, Vector, array_of, integers, is_fixed, storage, vector_of, whole
+from velaria_core.execution.watermark import TimeColumn, kept
 from velaria_core.types import duckdb_type, quoted
 
 _READ_ROWS: Final = 1 << 18
@@ -115,19 +118,20 @@ class Keys:
             self._made = (rows, self._hashing.of(rows if self._select is None else self._select(), self._columns))
         return self._made[1]
 
-    def scan(self, table: str, columns: Sequence[str]) -> str:
-        """SQL of the rows of a table with these keys, in these columns of theirs."""
+    def scan(self, table: str, columns: Sequence[str], *, others: bool = False) -> str:
+        """SQL of the rows of a table with these keys, in these columns of theirs; or of all others."""
         pairs = zip(self._hashing.used(columns), self._hashing.used(self._columns), strict=True)
         same = " AND ".join(
             f"s.{quoted(mine)} {'=' if self._hashing.joins else 'IS NOT DISTINCT FROM'} k.{quoted(theirs)}"
             for (mine, _), (theirs, _) in pairs
         )
-        return f"SELECT s.* FROM {table} AS s SEMI JOIN {self._feed.name} AS k ON {same}"
+        join = "ANTI" if others else "SEMI"
+        return f"SELECT s.* FROM {table} AS s {join} JOIN {self._feed.name} AS k ON {same or 'true'}"
 
 
 def _common(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
     """The type in which equal values of all these types are one; None where that is not known."""
-    if not all(can_be_held(kind) for kind in kinds):
+    if not all(can_be_key(kind) for kind in kinds):
         return None
     if all(kind == kinds[0] for kind in kinds):
         return kinds[0]
@@ -140,10 +144,25 @@ class HeldLog(Log):
     keys: Keys
 
     def __init__(
-        self, store: Store, name: str, schema: pa.Schema, append_only: bool, keys: Sequence[str], hashing: Hashing
+        self,
+        store: Store,
+        name: str,
+        schema: pa.Schema,
+        append_only: bool,
+        keys: Sequence[str],
+        hashing: Hashing,
+        closes: Closes | None = None,
+        *,
+        replaces: bool = False,
     ) -> None:
-        super().__init__(store, name, schema, append_only)
-        self._found = store.feed(self._schema)
+        super().__init__(store, name, schema, append_only, closes)
+        self._replaces = replaces
+        self._closes = closes
+        self._times = None if closes is None else TimeColumn(store, self._schema, closes.column, closes.kind)
+        self._dropped_us: int | None = None  # entries until then are forgotten, but may be in the table
+        self._durable_us: int | None = None  # as of the last epoch that is durable
+        self._found = store.feed(self._schema.append(pa.field(AT, pa.int64())) if replaces else self._schema)
+        self._at = f"max(s.{AT})"
         self.source = self._found.name
         self._by, self._hashing = keys, hashing
         self.keys = Keys(store, self.feed, keys, hashing)
@@ -162,14 +181,57 @@ class HeldLog(Log):
 
     # --- what the step asks --------------------------------------------------------------------------------------
 
-    def find(self, asked: Keys | None) -> None:
-        """Statements read the entries of these keys, and perhaps of some others."""
-        assert asked is not None
+    def find(self, asked: Keys | None, until_us: int | None = None) -> None:
+        """Statements read the entries of these keys, and perhaps of some others, and those whose time is `until_us` or
+        before."""
         if self.held is not None:
-            hashes = asked.hashes()
-            self._found.table = self.held.find(vector_of(whole(hashes.drop_null())).data)
-        else:
-            self._found.table = self._cursor.run(asked.scan(self.table, self._by)).cast(self._schema)
+            positions = [] if asked is None else [self.held.positions(_plain(asked.hashes()))]
+            positions += [] if until_us is None else [self.held.until(until_us)]
+            self._read(positions[0] if len(positions) == 1 else np.union1d(*positions))
+            return
+        parts = [] if asked is None else [asked.scan(self.table, self._by)]
+        if until_us is not None:
+            assert self._closing is not None
+            self._closing.until(until_us)
+            rest = f"SELECT * FROM {self.table}" if asked is None else asked.scan(self.table, self._by, others=True)
+            parts.append(f"SELECT * FROM ({rest}) WHERE {self._closing.where}")
+        rows = self._cursor.run(" UNION ALL ".join(parts)).cast(self._schema)
+        if self._replaces:
+            rows = rows.append_column(AT, pa.nulls(rows.num_rows, pa.int64()))
+        self._found.table = rows
+
+    def _read(self, positions: Rows) -> None:
+        """Statements read the rows at these positions."""
+        assert self.held is not None
+        rows = self.held.take(positions)
+        self._found.table = rows.append_column(AT, integers(positions)) if self._replaces else rows
+
+    def replace(self, changes: pa.Table) -> None:
+        self.feed.table = changes.drop_columns([AT])
+        if self.is_in_table:
+            super().add()
+        if self.held is None:
+            return
+        comes = changes.column(DIFF).to_numpy() > 0
+        gone = vector_of(whole(changes.column(AT))).data[~comes]
+        self.held.forget(np.sort(gone))
+        hashes = self.keys.hashes()
+        came = pa.Table.from_arrays(self.feed.table.columns, schema=self._schema)
+        self._hold(kept(came, comes), kept(pa.table([hashes], [_HASH]), comes).column(0))
+        self._watch()
+
+    def has_until(self, us: int) -> bool:
+        return super().has_until(us) if self.held is None else bool(len(self.held.until(us)))
+
+    def drop_until(self, us: int) -> None:
+        if self.held is not None:
+            self.held.forget(self.held.until(us))
+            self.held.seen_until(us)
+        self._dropped_us = us
+        # In memory they are gone; in the table they go together, when they are most of it.
+        is_due = self.held is None or self._is_leaving or self.in_table > 2 * self.held.live + SLACK_ROWS
+        if self.is_in_table and is_due:
+            super().drop_until(us)
 
     def add(self) -> None:
         changes = self.feed.table
@@ -184,8 +246,7 @@ class HeldLog(Log):
         self._hold(rows, self.keys.hashes())
         if not self.append_only and self.held.live > max(self.held.sum, 0) * 3 // 2 + SLACK_ROWS:
             self._sum_some(_PART_TIMES * changes.num_rows)
-        if not self._is_leaving and not self._store.may_hold(self.table, self.held.nbytes):
-            self._leave()
+        self._watch()
 
     # --- what is kept ----------------------------------------------------------------------------------------------
 
@@ -198,17 +259,19 @@ class HeldLog(Log):
         return super().nbytes if self.held is None else self.held.nbytes
 
     def committed(self) -> None:
-        self._found.table = self._schema.empty_table()
+        self._found.table = self._found.schema.empty_table()
         if self._is_leaving:
             self.held, self._is_leaving = None, False
             self._store.may_hold(self.table, 0)
             self.scanned = "what it keeps has outgrown its part of the memory limit"
         if self.held is not None:
             self.held.committed()
+        self._durable_us = self._dropped_us
 
     def rolled_back(self) -> None:
         super().rolled_back()
-        self._found.table = self._schema.empty_table()
+        self._dropped_us = self._durable_us
+        self._found.table = self._found.schema.empty_table()
         if self.held is not None:
             self.held.rolled_back()
             self.is_in_table, self._is_leaving = self._store.durable, False
@@ -221,7 +284,10 @@ class HeldLog(Log):
         if hashes.null_count:
             there = hashes.is_valid()
             rows, hashes = rows.filter(there), hashes.filter(there)
-        self.held.append(rows, vector_of(whole(hashes)).data)
+        times = None
+        if self._closes is not None and self._times is not None:
+            times = self._closes.times(self._times, rows)
+        self.held.append(rows, vector_of(whole(hashes)).data, times)
 
     def _with_hash(self, read: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
         """The rows as they are kept, and their hashes."""
@@ -240,16 +306,25 @@ class HeldLog(Log):
             self.held.forget(positions)
             self._hold(*self._with_hash(summed))
 
+    def _watch(self) -> None:
+        """Leave memory where it would be too much."""
+        assert self.held is not None
+        if not self._is_leaving and not self._store.may_hold(self.table, self.held.nbytes):
+            self._leave()
+
     def _leave(self) -> None:
         """Have every entry in the table, which is what is read once the epoch is durable."""
         assert self.held is not None
         self._is_leaving = True
         if self.is_in_table:
+            if self._dropped_us is not None:
+                super().drop_until(self._dropped_us)
             return
         found, positions = self._found.table, self.held.alive()
         for first in range(0, len(positions), _READ_ROWS):
-            self._found.table = self.held.take(positions[first : first + _READ_ROWS])
-            self._cursor.rows(f"INSERT INTO {self.table} SELECT * FROM {self._found.name}")
+            self._read(positions[first : first + _READ_ROWS])
+            listed = ", ".join(map(quoted, self._schema.names))
+            self._cursor.rows(f"INSERT INTO {self.table} SELECT {listed} FROM {self._found.name}")
         self._found.table = found
         super().forgot()
         self.is_in_table = True
@@ -266,21 +341,38 @@ class HeldLog(Log):
         self.committed()
 
 
+def _plain(hashes: pa.ChunkedArray) -> Array:
+    """Hashes less those that meet nothing."""
+    return vector_of(whole(hashes.drop_null())).data
+
+
 def log_by_key(
-    store: Store, name: str, schema: pa.Schema, append_only: bool, keys: Sequence[str], hashing: Hashing
+    store: Store,
+    name: str,
+    schema: pa.Schema,
+    append_only: bool,
+    keys: Sequence[str],
+    hashing: Hashing,
+    closes: Closes | None = None,
+    *,
+    replaces: bool = False,
 ) -> Log:
-    """A log of rows that are asked for by key: held, where their types can be."""
-    if not hashing.kinds:
+    """A log of rows that are asked for by key: held, where their types can be.
+
+    Args:
+        replaces: no row is there twice, and those that go are told by where they are (`Log.replace`).
+    """
+    if not hashing.kinds and hashing.joins:
         why = "no column of one side is to equal one of the other"
-    elif not hashing:
+    elif hashing.kinds and not hashing:
         why = "its keys are of types that are hashed in no common way"
     elif (strange := next((field for field in schema if not can_be_held(field.type)), None)) is not None:
         why = f"{strange.name} is of a type that is kept in tables only ({strange.type})"
     elif not hashing.takes([schema.field(key).type for key in keys]):
         why = "the keys of its result are of other types than those of its rows"
     else:
-        return HeldLog(store, name, schema, append_only, keys, hashing)
-    made = Log(store, name, schema, append_only)
+        return HeldLog(store, name, schema, append_only, keys, hashing, closes, replaces=replaces)
+    made = Log(store, name, schema, append_only, closes)
     made.scanned = why
     if hashing:
         made.keys = Keys(store, made.feed, keys, hashing)  # the other side of a join may be held

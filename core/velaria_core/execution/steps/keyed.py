@@ -12,7 +12,7 @@ from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
-from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.steps.rows import Closes, Log
 from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
@@ -38,7 +38,7 @@ class KeyedStep(Step):
     """
 
     is_net = True
-    holds = True  # rows by key in memory
+    closes: Closes | None = None  # the rows of its inputs, where who derives from it asks for them by their time
     impl = "touched-keys"
     impl_reason = "the rows of the keys that an epoch touched are computed before and after"
 
@@ -53,18 +53,18 @@ class KeyedStep(Step):
     ) -> None:
         self._keyed = bool(by[0])
         selecting = _selects(node, orders, below)
-        hashing = _hashing(by, below) if self._keyed and self.holds else None
+        hashing = hashing_of(by, below) if self._keyed else None
 
-        def log(ending: str, schema: pa.Schema, append_only: bool, keys: Names) -> Log:
+        def log(ending: str, schema: pa.Schema, append_only: bool, keys: Names, closes: Closes | None = None) -> Log:
             if hashing is None:
-                return Log(store, f"{name}_{ending}", schema, append_only)
-            return log_by_key(store, f"{name}_{ending}", schema, append_only, keys, hashing)
+                return Log(store, f"{name}_{ending}", schema, append_only, closes)
+            return log_by_key(store, f"{name}_{ending}", schema, append_only, keys, hashing, closes)
 
         self._rows = (
             []
             if selecting
             else [
-                log(str(at), step.schema, step.append_only, keys)
+                log(str(at), step.schema, step.append_only, keys, self.closes)
                 for at, (step, keys) in enumerate(zip(below, by, strict=True))
             ]
         )
@@ -238,7 +238,7 @@ def _shown_by(node: Node, by: Sequence[Names], selecting: bool) -> Names | None:
     return shape.shown_by if isinstance(shape, Keyed) else None
 
 
-def _hashing(by: Sequence[Names], below: Sequence[Step]) -> Hashing:
+def hashing_of(by: Sequence[Names], below: Sequence[Step]) -> Hashing:
     """How the keys of the inputs are hashed."""
     columns = zip(*by, strict=True)
     kinds = [[step.schema.field(name).type for step, name in zip(below, names, strict=True)] for names in columns]

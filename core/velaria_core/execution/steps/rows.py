@@ -11,14 +11,19 @@ leaves or takes away: constant cost for an entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 
 from velaria_core.changes import DIFF, with_diff
 from velaria_core.execution.held_rows import HeldRows
 from velaria_core.execution.state import Feed, Store
-from velaria_core.execution.steps.base import COUNT, counted, diffed, relation_of
+from velaria_core.execution.steps.base import AT, COUNT, counted, diffed, relation_of
+from velaria_core.execution.steps.horizon import micros_sql, one_row
+from velaria_core.execution.watermark import FARTHEST, Mask, Micros, TimeColumn
+from velaria_core.logical.event_time import END, TimeKind
 from velaria_core.logical.operators import Scan
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
@@ -28,6 +33,58 @@ if TYPE_CHECKING:
 
 SLACK_ROWS: Final = 16_384
 _SAMPLE_ROWS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Closes:
+    """When rows are done with: the column with the time.
+
+    Attributes:
+        timeless: rows without a time are done with at the end; otherwise never.
+    """
+
+    column: str
+    kind: TimeKind
+    timeless: bool
+
+    def times(self, read: TimeColumn, rows: pa.Table) -> tuple[Micros, Mask | None]:
+        """The times of rows, and which have one."""
+        times, valid = read.of(rows)
+        if self.kind is not TimeKind.INTEGER and len(times) and np.abs(times).max() >= FARTHEST:
+            # An infinite time is none, in `sql` too.
+            finite = np.abs(times) < FARTHEST
+            valid = finite if valid is None else valid & finite
+        if valid is not None and self.timeless:
+            times, valid = np.where(valid, times, END), None
+        return times, valid
+
+    @property
+    def sql(self) -> str:
+        """The time of a row in microseconds since 1970."""
+        us = micros_sql(self.column, self.kind)
+        return us if self.timeless else f"nullif({us}, {END})"
+
+
+class _Closing:
+    """The entries of a table by their time."""
+
+    def __init__(self, store: Store, table: str, closes: Closes) -> None:
+        self._us = store.feed(pa.schema([("us", pa.int64())]))
+        self.where = f"{closes.sql} <= (SELECT us FROM {self._us.name})"
+        self._find = store.prepare(f"SELECT 1 FROM {table} WHERE {self.where} LIMIT 1")
+        self._drop = store.command(f"DELETE FROM {table} WHERE {self.where}")
+
+    def until(self, us: int) -> None:
+        """`where` is of this time."""
+        self._us.table = one_row(self._us.schema, us)
+
+    def has(self, us: int) -> bool:
+        self.until(us)
+        return bool(self._find().num_rows)
+
+    def drop(self, us: int) -> None:
+        self.until(us)
+        self._drop()
 
 
 class Log:
@@ -45,8 +102,11 @@ class Log:
     is_in_table: bool = True
     held: HeldRows | None = None
     keys: Keys | None = None
+    _at: str = "CAST(NULL AS BIGINT)"
 
-    def __init__(self, store: Store, name: str, schema: pa.Schema, append_only: bool) -> None:
+    def __init__(
+        self, store: Store, name: str, schema: pa.Schema, append_only: bool, closes: Closes | None = None
+    ) -> None:
         self.columns = schema.names
         self.append_only = append_only
         self.feed = store.feed(diffed(schema, append_only))
@@ -54,6 +114,7 @@ class Log:
         self._schema = counted(self.feed.schema)
         self.table = self.source = store.table(name, self._schema)
         self._add = store.command(f"INSERT INTO {self.table} SELECT * FROM {self.feed.name}")
+        self._closing = None if closes is None else _Closing(store, self.table, closes)
         self._entries: int | None = None
         self._sum = 0
         self._width_bytes: float | None = None
@@ -71,9 +132,11 @@ class Log:
     @property
     def entries(self) -> int:
         """How many are kept."""
-        return self._in_table()
+        return self.in_table
 
-    def _in_table(self) -> int:
+    @property
+    def in_table(self) -> int:
+        """How many the table has."""
         if self._entries is None:
             self._count()
         assert self._entries is not None
@@ -94,8 +157,28 @@ class Log:
         self.feed.table = changes if self.append_only else with_diff(changes)
         self.add()
 
-    def find(self, asked: Keys | None) -> None:
-        """Statements ask for entries of these keys; here they read all entries."""
+    def replace(self, changes: pa.Table) -> None:
+        """Rows of keys that were asked for go and others come.
+
+        Args:
+            changes: the columns, the diff, and for rows that go where `current` said that they are (`AT`).
+        """
+        self.take(changes.drop_columns([AT]))
+
+    def find(self, asked: Keys | None, until_us: int | None = None) -> None:
+        """Statements ask for entries of these keys, and those whose time is `until_us` or before; here they read all
+        entries."""
+
+    def has_until(self, us: int) -> bool:
+        """Whether the time of an entry is this or before."""
+        assert self._closing is not None
+        return self._closing.has(us)
+
+    def drop_until(self, us: int) -> None:
+        """Forget the entries whose time is this or before."""
+        assert self._closing is not None
+        self._closing.drop(us)
+        self.forgot()
 
     def add(self) -> None:
         """Keep the rows that are fed. Statements read them too from now on."""
@@ -104,12 +187,12 @@ class Log:
             return
         self._weigh(changes)
         came = changes.num_rows if self.append_only else int(changes.column(DIFF).to_numpy().sum())
-        entries = self._in_table()
+        entries = self.in_table
         if not self.append_only and entries and entries + changes.num_rows > 2 * max(self._sum + came, 0) + SLACK_ROWS:
             self._store.holds(self.table, entries)
             self._compact()
         self._add()
-        self._entries = self._in_table() + changes.num_rows
+        self._entries = self.in_table + changes.num_rows
         self._sum += came
         self._store.holds(self.table, 0 if self.held is not None else self._entries)
 
@@ -142,18 +225,30 @@ class Log:
         self._cursor.rows(f"DELETE FROM {self.table} WHERE rowid <= {last:d}")
         self._count()
 
-    def entries_of(self, keys: Sequence[str], touched: Feed | None) -> str:
-        """SQL of the entries (aliased `s`) whose key was touched; of all without a feed of keys."""
+    def entries_of(self, keys: Sequence[str], touched: Feed | None, named: Sequence[str] | None = None) -> str:
+        """SQL of the entries (aliased `s`) whose key was touched; of all without a feed of keys.
+
+        Args:
+            named: the columns of the feed, k0, k1, ... by default.
+        """
         source = f"{self.source} AS s"
         if touched is not None:
-            same = " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM k.k{at}" for at, key in enumerate(keys))
-            source += f" SEMI JOIN {touched.name} AS k ON {same}"
+            named = [f"k{at}" for at in range(len(keys))] if named is None else named
+            pairs = zip(keys, named, strict=True)
+            same = [f"s.{quoted(key)} IS NOT DISTINCT FROM k.{quoted(other)}" for key, other in pairs]
+            source += f" SEMI JOIN {touched.name} AS k ON {' AND '.join(same) or 'true'}"
         return source
 
-    def restricted(self, keys: Sequence[str], touched: Feed | None) -> str:
+    def current(self, keys: Sequence[str], touched: Feed | None, named: Sequence[str] | None = None) -> str:
+        """SQL of the rows whose key was touched, none of which is there twice, and where in memory each is (`AT`)."""
+        listed = ", ".join(f"s.{quoted(column)}" for column in self.columns)
+        source = self.entries_of(keys, touched, named)
+        return f"SELECT {listed}, {self._at} AS {AT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0"
+
+    def restricted(self, keys: Sequence[str], touched: Feed | None, named: Sequence[str] | None = None) -> str:
         """SQL of the rows whose key was touched, each as often as it is there; all rows without a feed of keys."""
         listed = ", ".join(f"s.{quoted(column)}" for column in self.columns)
-        source = self.entries_of(keys, touched)
+        source = self.entries_of(keys, touched, named)
         if self.append_only:
             return f"SELECT {listed} FROM {source}"
         names = ", ".join(quoted(column) for column in self.columns)

@@ -15,10 +15,10 @@ from sqlglot import exp
 
 from velaria_core.changes import DIFF
 from velaria_core.execution.state import Store
-from velaria_core.execution.steps.base import Changes, Moment, Step, query_of, relation_of, some
-from velaria_core.execution.steps.horizon import Gate, micros_sql, one_row
-from velaria_core.execution.steps.rows import Log
-from velaria_core.execution.watermark import TimeColumn
+from velaria_core.execution.steps.base import AT, Changes, Moment, Step, query_of, relation_of, some
+from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
+from velaria_core.execution.steps.horizon import Gate, one_row
+from velaria_core.execution.steps.rows import Closes
 from velaria_core.logical.event_time import Horizon, TimeBound, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Project, Scan, SessionWindow
@@ -103,14 +103,18 @@ class SessionAggregateStep(Step):
         # Merged with those that are kept of the same keys.
         position = {column: f"k{at}" for at, column in enumerate(plan.keys)}
         start, end, by = position[window.start], position[window.end], [position[key] for key in window.keys]
-        self._small, self._old, self._new = store.feed(schema), store.feed(schema), store.feed(schema)
-        self._kept = Log(store, name, schema, append_only=True)
-        touched = " AND ".join(f"s.{key} IS NOT DISTINCT FROM k.{key}" for key in by) or "true"
-        self._find_old = store.prepare(
-            f"SELECT s.* FROM {self._kept.table} AS s SEMI JOIN {self._small.name} AS k ON {touched}"
-        )
-        self._forget_old = store.command(
-            f"DELETE FROM {self._kept.table} AS s WHERE EXISTS (SELECT 1 FROM {self._small.name} AS k WHERE {touched})"
+        self._small, self._new = store.feed(schema), store.feed(schema)
+        self._old = store.feed(schema.append(pa.field(AT, pa.int64())))
+        closes = None if self._bound is None else Closes(end, self._bound.kind, timeless=True)
+        hashing = Hashing([[schema.field(key).type] for key in by], joins=False)
+        self._kept = log_by_key(store, name, schema, False, by, hashing, closes, replaces=True)
+        self._asked = Keys(store, self._small, by, hashing)
+        self._find_old = store.prepare(self._kept.current(by, self._small, by))
+        columns_of = ", ".join(schema.names)
+        self._find_changed = store.prepare(
+            f"SELECT {columns_of}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
+            f"SELECT *, NULL AS {AT}, 1 AS {DIFF} FROM {self._new.name} UNION ALL SELECT *, -1 FROM {self._old.name}"
+            f") GROUP BY {columns_of} HAVING sum({DIFF}) <> 0"
         )
         self._merge = store.prepare(_merged(schema, self._small.name, self._old.name, start, end, by, flat))
         # What is shown of them.
@@ -125,21 +129,15 @@ class SessionAggregateStep(Step):
         output = ", ".join(quoted(column) for column in found.names)
         self._difference = store.prepare(
             f"SELECT {output}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
-            f"SELECT {listed}, 1 AS {DIFF} FROM {self._new.name} UNION ALL SELECT {listed}, -1 FROM {self._old.name}"
-            f") GROUP BY {output} HAVING sum({DIFF}) <> 0"
+            f"SELECT {listed}, {DIFF} FROM {self._kept.feed.name}) GROUP BY {output} HAVING sum({DIFF}) <> 0"
         )
         self._gate: Gate | None = None
-        self._oldest_us: int | None = None  # no session that is kept ends earlier; None where it is not known
-        if self._bound is not None:
+        if self._bound is not None and closes is not None:
             late: TimeBound = below.times[window.time]
             self._gate = Gate(store, below.schema, Horizon(window.time, late, None), ())
             self._closed = store.feed(pa.schema([("us", pa.int64())]))
-            us = micros_sql(end, self._bound.kind)
-            is_closed = f"{us} <= (SELECT us FROM {self._closed.name})"
-            self._out = store.prepare(f"SELECT {listed} FROM {self._kept.table} WHERE {is_closed}")
-            self._forget = store.command(f"DELETE FROM {self._kept.table} WHERE {is_closed}")
-            self._ends = TimeColumn(store, schema, end, self._bound.kind)
-            self._find_oldest = f"SELECT min({us}) FROM {self._kept.table}"
+            is_closed = f"{closes.sql} <= (SELECT us FROM {self._closed.name})"
+            self._out = store.prepare(f"SELECT {listed} FROM ({self._kept.current(by, None)}) WHERE {is_closed}")
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
         (given,) = changes
@@ -154,48 +152,49 @@ class SessionAggregateStep(Step):
         """The changes of the sessions that these rows touch."""
         self._rows.table = rows
         self._small.table = self._make_small()
+        self._kept.find(self._asked)
         self._old.table = self._find_old() if self._kept.entries else self._old.schema.empty_table()
         self._new.table = self._merge()
-        if self._old.table.num_rows:
-            self._forget_old()
-            self._kept.rolled_back()
-        self._kept.take(self._new.table)
-        if self._oldest_us is not None:
-            ends, valid = self._ends.of(self._new.table)
-            if valid is not None:
-                ends = ends[valid]
-            if len(ends):
-                self._oldest_us = min(self._oldest_us, int(ends.min()))
+        changed = some(self._find_changed())
+        if changed is None:
+            return None
+        self._kept.replace(changed)
         return None if self._closing else some(self._difference())
 
     def _close(self, at: Moment) -> Changes:
         """The sessions that the watermark has closed, which are forgotten."""
         if not self._has_closed(at.watermark_us):
             return None
-        assert self._bound is not None
-        assert at.watermark_us is not None
-        self._closed.table = one_row(self._closed.schema, self._bound.last_closed_us(at.watermark_us))
-        out = self._out() if self._closing else None
-        self._forget()
-        self._kept.rolled_back()
-        self._oldest_us = None
-        return None if out is None else some(out)
+        closed_us = self._closed_us(at.watermark_us)
+        assert closed_us is not None
+        self._closed.table = one_row(self._closed.schema, closed_us)
+        out = None
+        if self._closing:
+            self._kept.find(None, closed_us)
+            out = some(self._out())
+        self._kept.drop_until(closed_us)
+        return out
+
+    def _closed_us(self, watermark_us: int | None) -> int | None:
+        """The last end of a session that this watermark closes; None for none."""
+        return None if self._bound is None or watermark_us is None else self._bound.last_closed_us(watermark_us)
 
     def _has_closed(self, watermark_us: int | None) -> bool:
-        if self._bound is None or watermark_us is None or not self._kept.entries:
-            return False
-        if self._oldest_us is None:
-            ((self._oldest_us,),) = self._store.cursor.rows(self._find_oldest)
-            assert self._oldest_us is not None
-        return self._oldest_us <= self._bound.last_closed_us(watermark_us)
+        closed_us = self._closed_us(watermark_us)
+        return closed_us is not None and bool(self._kept.entries) and self._kept.has_until(closed_us)
 
     def due(self, watermark_us: int | None, now_ms: int) -> bool:
         del now_ms
         return self._closing and self._has_closed(watermark_us)
 
+    def restored(self, watermark_us: int | None) -> None:
+        if (closed_us := self._closed_us(watermark_us)) is not None:
+            self._kept.drop_until(closed_us)
+            self._kept.committed()
+
     @property
     def scanned(self) -> str:
-        return "sessions that meet are merged in a table"
+        return self._kept.scanned
 
     def state_rows(self) -> int:
         return self._kept.entries
@@ -203,9 +202,11 @@ class SessionAggregateStep(Step):
     def state_bytes(self) -> int:
         return self._kept.nbytes
 
+    def committed(self) -> None:
+        self._kept.committed()
+
     def rolled_back(self) -> None:
         self._kept.rolled_back()
-        self._oldest_us = None
 
 
 def session_columns(
@@ -264,10 +265,11 @@ def _merged(
             partial, _ = partials[int(field.name[1:])]
             folded = f"CAST({_FOLDS[partial.fold]}({field.name}) AS {duckdb_type(field.type)})"
         columns.append(f"{folded} AS {field.name}")
-    groups = ", ".join([*by, "__number"])
+    groups, listed = ", ".join([*by, "__number"]), ", ".join(schema.names)
     return (
         f"SELECT {', '.join(columns)} FROM (SELECT *, sum(__begins) OVER ({order}) AS __number FROM ("
-        f"SELECT *, {begins} AS __begins FROM (SELECT * FROM {small} UNION ALL SELECT * FROM {old}))) GROUP BY {groups}"
+        f"SELECT *, {begins} AS __begins FROM (SELECT * FROM {small} UNION ALL SELECT {listed} FROM {old}))) "
+        f"GROUP BY {groups}"
     )
 
 
