@@ -29,7 +29,7 @@ from velaria_core.execution.steps.horizon import Expiry
 from velaria_core.execution.steps.rows import Log
 from velaria_core.logical import operators as op
 from velaria_core.logical.event_time import END, TimeBound, TimeKind
-from velaria_core.logical.expr import col, fn
+from velaria_core.logical.expr import col, fn, parse_expression
 from velaria_core.logical.relation import Relation
 from velaria_core.types import quoted
 
@@ -197,6 +197,7 @@ class HeldRun(Run):
         found = []
         for step in self.flow.steps:
             logs = [*getattr(step, "_sides", []), *(step._logs() if hasattr(step, "_logs") else [])]
+            logs += [getattr(step, name) for name in ("_kept", "_shown") if hasattr(step, name)]
             found += [log for log in logs if isinstance(log, HeldLog)]
         return found
 
@@ -232,6 +233,43 @@ PLANS = {
 }
 
 
+def counted(rows: pa.Table, state: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """A row for every three rows of a key; the state is a list of those that are left, so a new one at every turn."""
+    before = {row["ltext"]: len(row["ones"]) for row in state.to_pylist()}
+    came = Counter(rows.column("ltext").to_pylist())
+    now = {key: before.get(key, 0) + count for key, count in came.items()}
+    left = {key: count % 3 for key, count in now.items() if count % 3}
+    return (
+        pa.table([[key for key, count in now.items() for _ in range(count // 3)]], schema=_THREE),
+        pa.table([list(left), [[1] * count for count in left.values()]], schema=_ONES),
+    )
+
+
+_THREE = pa.schema([("ltext", pa.string())])
+_ONES = pa.schema([("ltext", pa.string()), ("ones", pa.list_(pa.int64()))])
+_SESSION = ("ltext",), "lk", TimeKind.INTEGER, 2
+KEEPING = {
+    "states": lambda scan: op.Aggregate(
+        scan, (("lk", col("lk").tree),), (("m", fn.min("ltext").tree), ("n", fn.count().tree))
+    ),
+    "states that grow": lambda scan: op.Aggregate(
+        scan, (("ltext", col("ltext").tree),), (("m", parse_expression("median(lk)")),)
+    ),
+    "sessions": lambda scan: op.SessionWindow(scan, *_SESSION),
+    "session aggregates": lambda scan: op.Aggregate(
+        op.SessionWindow(scan, *_SESSION),
+        tuple((name, col(name).tree) for name in ("ltext", "window_start", "window_end")),
+        (("n", fn.count().tree), ("m", fn.max("lk").tree)),
+    ),
+    "sessions of one key": lambda scan: op.Aggregate(
+        op.SessionWindow(scan, (), *_SESSION[1:]),
+        tuple((name, col(name).tree) for name in ("window_start", "window_end")),
+        (("n", fn.count().tree),),
+    ),
+    "a function": lambda scan: op.ApplyInBatches(scan, ("ltext",), counted, _THREE, pa.schema([_ONES.field("ones")])),
+}
+
+
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     made = Engine(Settings(threads=1))
@@ -242,28 +280,34 @@ def engine() -> Iterator[Engine]:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("durable", [False, True], ids=["in memory", "durable"])
 @pytest.mark.parametrize("outgrows", [False, True], ids=["fits", "outgrows memory"])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", [*PLANS, *KEEPING])
 def test_a_history_of_changes(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, outgrows: bool, durable: bool
 ) -> None:
     """Epochs that fail, groups of epochs, restarts, hashes of which many collide: the output is the batch result."""
+    retracts = name in PLANS
     whole, text = Hashing.of, Hashing.sql
     two_bits = 3 << 32
     monkeypatch.setattr(Hashing, "sql", lambda self, columns: f"({text(self, columns)}) & {two_bits}")
     monkeypatch.setattr(Hashing, "of", lambda *given: pc.bit_wise_and(whole(*given), pa.scalar(two_bits, pa.uint64())))
     chance = np.random.default_rng(len(name))
     inputs = Inputs()
-    node = PLANS[name](inputs.scans)
-    run = HeldRun(engine, node, inputs.relations, False, tmp_path / "state.duckdb" if durable else None)
+    node = PLANS[name](inputs.scans) if retracts else KEEPING[name](inputs.scans[0])
+    relations = inputs.relations if retracts else inputs.relations[:1]
+    run = HeldRun(engine, node, relations, not retracts, tmp_path / "state.duckdb" if durable else None)
     assert run.logs
+
+    def changes_of(inputs: Inputs) -> list[pa.Table]:
+        return inputs.changes(chance, retracts=retracts)[: len(relations)]
+
     for epoch in range(20):
         if outgrows and epoch == 8:
             monkeypatch.setattr(Store, "may_hold", lambda *_: False)
         event = chance.integers(0, 4)
         if event == 0:
-            run.group([inputs.changes(chance), inputs.changes(chance)])
+            run.group([changes_of(inputs), changes_of(inputs)])
         else:
-            changes = inputs.changes(chance)
+            changes = changes_of(inputs)
             if event == 1:
                 run.fail(changes)
             run.epoch(changes)

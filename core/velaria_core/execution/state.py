@@ -93,11 +93,6 @@ class Store:
         self.cursor.rows(f"CREATE TABLE IF NOT EXISTS {quoted(name)} ({columns})")
         return quoted(name)
 
-    def table_of(self, name: str, sql: str) -> str:
-        """The same with the columns of a query, also those whose types have no name: states of aggregates."""
-        self.cursor.rows(f"CREATE TABLE IF NOT EXISTS {quoted(name)} AS SELECT * FROM ({sql}) LIMIT 0")
-        return quoted(name)
-
     def prepare(self, sql: str) -> Statement:
         """A statement that reads, planned now and run by calling it."""
         name = f"statement_{next(self._numbers)}"
@@ -117,6 +112,10 @@ class Store:
     def schema(self, sql: str) -> pa.Schema:
         """The columns of a query over the store's tables and feeds."""
         return self.cursor.schema(sql)
+
+    def exported(self, sql: str) -> pa.Schema:
+        """The same as they leave the engine: states of aggregates, whose type has no name, as what they are made of."""
+        return self.cursor.run(f"SELECT * FROM ({sql}) LIMIT 0").schema
 
     def close(self) -> None:
         """Give the connection back."""

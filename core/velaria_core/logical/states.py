@@ -30,6 +30,7 @@ _ARGUMENTS = {
     **dict.fromkeys(("quantile", "quantile_cont", "quantile_disc", "approx_quantile"), 2),
 }
 _OF_ALL_VALUES = frozenset({"median", "mad", "quantile", "quantile_cont", "quantile_disc"})
+WITH_CONSTANT = frozenset({"quantile", "quantile_cont", "quantile_disc", "approx_quantile"})  # after what is aggregated
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,6 @@ class HeldLog(Log):
         self._dropped_us: int | None = None  # entries until then are forgotten, but may be in the table
         self._durable_us: int | None = None  # as of the last epoch that is durable
         self._found = store.feed(self._schema.append(pa.field(AT, pa.int64())) if replaces else self._schema)
-        self._at = f"max(s.{AT})"
         self.source = self._found.name
         self._by, self._hashing = keys, hashing
         self.keys = Keys(store, self.feed, keys, hashing)
@@ -195,16 +194,27 @@ class HeldLog(Log):
             self._closing.until(until_us)
             rest = f"SELECT * FROM {self.table}" if asked is None else asked.scan(self.table, self._by, others=True)
             parts.append(f"SELECT * FROM ({rest}) WHERE {self._closing.where}")
-        rows = self._cursor.run(" UNION ALL ".join(parts)).cast(self._schema)
+        sql = " UNION ALL ".join(parts)
         if self._replaces:
-            rows = rows.append_column(AT, pa.nulls(rows.num_rows, pa.int64()))
-        self._found.table = rows
+            sql = f"SELECT *, NULL FROM ({self._net(sql)})"
+        schema = self._found.schema
+        self._found.table = self._cursor.run(sql).rename_columns(schema.names).cast(schema)
+
+    def _net(self, sql: str) -> str:
+        """SQL of the rows that entries add up to."""
+        listed = ", ".join(map(quoted, self.columns))
+        counted = f"CAST(sum({COUNT}) AS BIGINT) AS {COUNT}"
+        return f"SELECT {listed}, {counted} FROM ({sql}) GROUP BY {listed} HAVING sum({COUNT}) > 0"
 
     def _read(self, positions: Rows) -> None:
         """Statements read the rows at these positions."""
         assert self.held is not None
         rows = self.held.take(positions)
         self._found.table = rows.append_column(AT, integers(positions)) if self._replaces else rows
+
+    def current(self, keys: Sequence[str], touched: Feed | None, named: Sequence[str] | None = None) -> str:
+        listed = ", ".join(f"s.{quoted(column)}" for column in (*self.columns, AT))
+        return f"SELECT {listed} FROM {self.entries_of(keys, touched, named)}"
 
     def replace(self, changes: pa.Table) -> None:
         self.feed.table = changes.drop_columns([AT])
@@ -332,7 +342,8 @@ class HeldLog(Log):
     def _restore(self) -> None:
         """Hold what the table has, as far as that may be."""
         assert self.held is not None
-        sql = f"SELECT *{self._hashing.beside(self._by)} FROM {self.table}"
+        rows = f"SELECT * FROM {self.table}"
+        sql = f"SELECT *{self._hashing.beside(self._by)} FROM ({self._net(rows) if self._replaces else rows})"
         for batch in self._cursor.batches(self._cursor.reader(sql, _READ_ROWS)):
             self._hold(*self._with_hash(pa.Table.from_batches([batch])))
             if not self._store.may_hold(self.table, self.held.nbytes):

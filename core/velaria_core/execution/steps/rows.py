@@ -102,7 +102,6 @@ class Log:
     is_in_table: bool = True
     held: HeldRows | None = None
     keys: Keys | None = None
-    _at: str = "CAST(NULL AS BIGINT)"
 
     def __init__(
         self, store: Store, name: str, schema: pa.Schema, append_only: bool, closes: Closes | None = None
@@ -243,7 +242,9 @@ class Log:
         """SQL of the rows whose key was touched, none of which is there twice, and where in memory each is (`AT`)."""
         listed = ", ".join(f"s.{quoted(column)}" for column in self.columns)
         source = self.entries_of(keys, touched, named)
-        return f"SELECT {listed}, {self._at} AS {AT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0"
+        return (
+            f"SELECT {listed}, CAST(NULL AS BIGINT) AS {AT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0"
+        )
 
     def restricted(self, keys: Sequence[str], touched: Feed | None, named: Sequence[str] | None = None) -> str:
         """SQL of the rows whose key was touched, each as often as it is there; all rows without a feed of keys."""
