@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_support import clustered
 
-from velaria_core import DataflowSession, InputError
+from velaria_core import DataflowSession, InputError, col
 from velaria_core.errors import CatalogNotFoundError, ExternalError, VelariaError
 from velaria_core.execution.search import approximate
 from velaria_core.execution.search.indexes import Indexes
@@ -48,6 +48,21 @@ def rows_of(count: int, seed: int = 1, first: int = 0) -> pa.Table:
 
 
 QUERY = np.linspace(-1, 1, LENGTH)
+WORDS = "night 支付 -bus"
+FUSED: list[Callable[[Any], Any]] = [
+    lambda frame: frame.hybrid_search("e", QUERY, 6, text="night bus", columns="body"),
+    lambda frame: frame.filter("kind = 1").hybrid_search(
+        "e", QUERY, 6, "l2", text=WORDS, columns={"body": 2}, fusion="weighted", constant=0.3, candidates=9
+    ),
+    lambda frame: (
+        frame.select("id", "e", "body")
+        .rename({"e": "v", "body": "b"})
+        .with_column("more", col("id") + 1)
+        .hybrid_search("v", QUERY, 9, "dot", 0.5, text='"night train" OR bus', columns=["b"], candidates=3)
+    ),
+    lambda frame: frame.filter("id < 0").hybrid_search("e", QUERY, 6, text="night", columns="body"),
+    lambda frame: frame.hybrid_search("e", QUERY, 6, text="nowhere", columns="body", fusion="weighted"),
+]
 SEARCHES: list[Callable[[Any], Any]] = [
     lambda frame: frame.vector_search("e", QUERY, 7),
     lambda frame: frame.vector_search("e", QUERY, 7, "dot", score_threshold=0.5),
@@ -55,6 +70,7 @@ SEARCHES: list[Callable[[Any], Any]] = [
     lambda frame: frame.select("id", "e").rename({"e": "v"}).filter("id > 3").vector_search("v", QUERY, 3),
     lambda frame: frame.keyword_search("body", "night -bus", 7),
     lambda frame: frame.filter("kind <> 1").keyword_search({"body": 2}, '"night train" OR 支付', 4),
+    *FUSED[:3],
 ]
 
 
@@ -91,6 +107,30 @@ def test_what_changes_a_table_changes_its_indexes(session: DataflowSession) -> N
     agree(session)
     session.sql("CREATE OR REPLACE TABLE d AS SELECT * FROM d WHERE id > 10")
     agree(session)
+
+
+@pytest.mark.parametrize("sides", ["both", "vectors", "words"])
+def test_a_fused_search_is_answered_by_the_indexes_there_are(session: DataflowSession, sides: str) -> None:
+    rows = rows_of(400)
+    indexed(session, pa.concat_tables([rows, rows.slice(0, 60), rows.slice(30, 40)]))
+    session.create_dataframe(session.table("d").to_arrow()).save_as_table("plain")
+    if sides != "both":
+        session.sql(f"DROP INDEX {'d_e' if sides == 'words' else 'd_body'}")
+    told = {
+        "both": "keyword index d_body, vector index d_e",
+        "vectors": "engine, vector index d_e",
+        "words": "keyword index d_body, engine",
+    }
+    for search in FUSED:
+        by_index, by_engine = search(session.table("d")), search(session.table("plain"))
+        assert f"answered_by=({told[sides]})" in by_index.explain()
+        assert "answered_by" not in by_engine.explain()
+        assert by_index.to_arrow().equals(by_engine.to_arrow())
+    # In the midst of a plan, and twice in one.
+    best = [FUSED[0](session.table(name)).filter("hybrid_score > 0.01").select("id") for name in ("d", "plain")]
+    assert best[0].union(best[0]).order_by("id").to_arrow().equals(best[1].union(best[1]).order_by("id").to_arrow())
+    session.sql("DROP INDEX IF EXISTS d_e; DROP INDEX IF EXISTS d_body")
+    assert best[0].to_arrow().equals(best[1].to_arrow())
 
 
 def test_no_rows_and_many_that_tie(session: DataflowSession) -> None:

@@ -25,7 +25,7 @@ from velaria_core.contract.modes import Shape
 from velaria_core.execution import batch
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.lower import lower
-from velaria_core.execution.searched import Access
+from velaria_core.execution.searched import Access, FusedAccess
 from velaria_core.execution.show import escaped
 from velaria_core.execution.strategy import GROUPINGS, GroupingNode, Machine, decided
 from velaria_core.logical.explain import SOURCE, facts, groups_inside, nearest_grouping, reason, sorted_by, steps
@@ -252,7 +252,7 @@ def _plan_nodes(
     alone: Planned,
     whole: EnginePlan,
     measured: Measured | None,
-    accesses: Mapping[int, Access],
+    accesses: Mapping[int, Access | FusedAccess],
 ) -> tuple[PlanNode, ...]:
     numbers = {id(node): at for at, node in enumerate(nodes, start=1)}
     pushed = _pushed(nodes, whole)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from velaria_core.execution.applied import computed
 from velaria_core.execution.duck import Engine
-from velaria_core.execution.searched import Access, access
+from velaria_core.execution.searched import Access, FusedAccess, access
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import ApplyInBatches, Scan
 from velaria_core.logical.query import Query
@@ -37,7 +37,7 @@ class Lowered:
     sql: str
     feeds: Mapping[str, Any]
     files: tuple[str, ...]
-    accesses: Mapping[int, Access] = field(default_factory=dict)
+    accesses: Mapping[int, Access | FusedAccess] = field(default_factory=dict)
 
 
 # A plan is lowered for its schema first, and then to run.
@@ -64,7 +64,7 @@ def _lowered(root: Node, *, accessed: bool = True) -> Lowered:
     uses: Counter[int] = Counter()
     feeds: dict[str, Any] = {}
     parquet: dict[str, tuple[str, ...]] = {}
-    accesses: dict[int, Access] = {}
+    accesses: dict[int, Access | FusedAccess] = {}
     for node in root.walk():
         for child in node.inputs:
             uses[id(child)] += 1

@@ -9,7 +9,7 @@ from velaria_core.contract.modes import FilterExecution, Shape
 from velaria_core.execution import batch
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.explain import explain_batch, machine
-from velaria_core.execution.searched import access
+from velaria_core.execution.searched import search_access
 from velaria_core.logical.expr import call, reference
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Aggregate, Filter, VectorSearch
@@ -76,7 +76,7 @@ class _Ran:
 
 
 def _ran(engine: Engine, node: VectorSearch) -> _Ran:
-    found = access(node)
+    found = search_access(node)
     told = found.told(engine) if found is not None else None
     if found is None or told is None:
         return _Ran("", _candidates(engine, node), _BY_ENGINE, machine(engine).backend, 1.0)

@@ -5,14 +5,15 @@ between, need not compare every row: the index, or the kernel over the vectors w
 among the best. These few are all that the search's own query is then given. So what is found, in which order and with
 which score is the same as without, and the same as a stream finds.
 
-For words the index gives the scores as well, since they depend on all rows.
+For words the index gives the scores as well, since they depend on all rows. Of a fused search each side is answered by
+its index, or by the engine where it has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.operators import (
     Drop,
     Filter,
+    HybridSearch,
     KeywordSearch,
     Project,
     Rename,
@@ -43,6 +45,7 @@ from velaria_core.logical.operators import (
     VectorSearch,
     WithColumn,
 )
+from velaria_core.logical.operators.hybrid_search import ROW, WORDS
 from velaria_core.logical.operators.keyword_search import SCORE
 from velaria_core.logical.query import Query
 from velaria_core.logical.relation import Relation
@@ -56,6 +59,9 @@ _MORE: Final = 8
 # Scores are of the kernel or index here and of the engine there, and so differ in their last digits.
 _TIES: Final = 1e-9
 _TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
+
+# The plan was made while there was an index, or it is behind and must not be changed: the engine searches.
+_WITHOUT: Final = ("index.unknown", "index.behind")
 
 _LYING: WeakKeyDictionary[Any, dict[str, Vectors]] = WeakKeyDictionary()  # by relation and column
 
@@ -80,19 +86,101 @@ class Told:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class _Searched:
+    """The rows that are searched.
+
+    Attributes:
+        run: what stands between the search and the scan, the lowest first.
+        origin: the column of the scan that each column is, where it is one.
+    """
+
+    scan: Scan
+    run: tuple[Node, ...]
+    origin: Mapping[str, str]
+
+    @staticmethod
+    def of(node: Node) -> _Searched | None:
+        """The rows of a node, where they are those of a scan."""
+        run: list[Node] = []
+        below = node
+        while isinstance(below, _BETWEEN):
+            run.append(below)
+            below = below.input
+        if not isinstance(below, Scan) or any(name.lower() == _ROW for name in (*below.columns, *node.columns)):
+            return None
+        run.reverse()
+        return _Searched(below, tuple(run), dict(lineage(run).passed) if run else {name: name for name in node.columns})
+
+    @property
+    def indexes(self) -> Indexes | None:
+        """The indexes of the table's session; None where it is no stored table."""
+        found: Indexes | None = self.scan.relation.indexes
+        return found
+
+    @property
+    def base(self) -> str:
+        """The name of the stored table."""
+        return self.scan.relation.sql.strip('"').replace('""', '"')
+
+    def columns(self, names: Sequence[str]) -> tuple[str, ...] | None:
+        """The scan's columns that some columns are; None where one is computed, or two are the same."""
+        found = tuple(self.origin[name] for name in names if name in self.origin)
+        return found if len(set(found)) == len(names) else None
+
+    def vectors(self, search: VectorSearch) -> Index | None:
+        """An index that answers a search for vectors."""
+        columns = self.columns([search.column])
+        if columns is None or self.indexes is None:
+            return None
+        return self.indexes.vectors(self.base, columns[0], search.metric)
+
+    def words(self, search: KeywordSearch) -> Index | None:
+        """An index that answers a search for words."""
+        columns = self.columns([name for name, _ in search.fields])
+        return self.indexes.words(self.base, columns, search.analyzer) if columns and self.indexes is not None else None
+
+    def opened(self, cursor: Cursor, index: Index) -> AbstractContextManager[VectorIndex | KeywordIndex]:
+        """An index of these rows, up to what the cursor's transaction sees."""
+        assert self.indexes is not None, "only stored tables have indexes"
+        return self.indexes.searching(index, cursor)
+
+    def chain(self, sql: str) -> Query:
+        """The rows that are searched, with their ids, over a table."""
+        relation = self.scan.relation
+        numbered = pa.schema([*relation.schema, pa.field(_ROW, pa.int64())])
+        node: Node = Scan(Relation(relation.label, numbered, sql, relation.kind))
+        for operator in self.run:
+            node = operator.over([node], (_ROW,))
+        return _query_of(node)
+
+    def allowed(self, cursor: Cursor, chain: Query) -> Rows | None:
+        """The ids of the rows that filters leave, rising; None where there is no filter."""
+        if not any(isinstance(node, Filter) for node in self.run):
+            return None
+        ids = cursor.table(chain.projected([(_ROW, reference(_ROW))]).sql()).column(0).to_numpy()
+        return np.sort(ids)
+
+    def best_by_words(self, cursor: Cursor, index: Index, search: KeywordSearch, allowed: Rows | None) -> Found:
+        """The rows that can be among the best, with their scores."""
+        columns = self.columns([name for name, _ in search.fields])
+        assert columns is not None, "what an index answers are columns of its table"
+        weights = dict(zip(columns, (weight for _, weight in search.fields), strict=True))
+        with self.opened(cursor, index) as opened:
+            assert isinstance(opened, KeywordIndex)
+            return _best(lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Access:
     """A search that something answers.
 
     Attributes:
-        run: what stands between the search and the scan, the lowest first.
-        columns: of the scan, that are searched.
+        rows: what is searched.
         index: None where vectors are compared where they lie.
     """
 
     search: Search
-    scan: Scan
-    run: tuple[Node, ...]
-    columns: tuple[str, ...]
+    rows: _Searched
     index: Index | None
 
     @property
@@ -150,9 +238,8 @@ class Access:
                 return self._nearest_to_one(engine, self.search)
             return self._nearest_to_each(engine, self.search, self.search.queries)
         except (CatalogNotFoundError, StateError) as error:
-            if error.code not in ("index.unknown", "index.behind"):
+            if error.code not in _WITHOUT:
                 raise
-            # The plan was made while there was an index.
             return self._by_engine(engine), None
 
     def _by_engine(self, engine: Engine) -> pa.Table:
@@ -201,12 +288,12 @@ class Access:
         metric = Metric(search.metric.value)
         listed = [(name, reference(name)) for name in (*search.input.columns, _ROW)]
         if self.index is None:
-            table = self.scan.relation.feed
+            table = self.rows.scan.relation.feed
             numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
-            vectors = self._lying(table)
+            vectors = self._lying(search, table)
             with engine.cursor({_IDS: numbered}) as cursor:
-                chain = self._chain(quoted(_IDS))
-                allowed = self._allowed(cursor, chain)
+                chain = self.rows.chain(quoted(_IDS))
+                allowed = self.rows.allowed(cursor, chain)
 
                 def lying(ids: Rows) -> pa.Table:
                     cursor.bind({_IDS: numbered.take(pa.array(ids))})
@@ -214,99 +301,168 @@ class Access:
 
                 yield lambda query, k: nearest(vectors, query, metric, k, allowed=allowed), lying
             return
-        chain = self._chain(self.scan.relation.sql)
-        with engine.cursor() as cursor, cursor.transaction(), self._opened(cursor, self.index) as opened:
-            assert isinstance(opened, VectorIndex)
-            allowed = self._allowed(cursor, chain)
-            approximate = not self.index.options.is_exact and is_installed()
+        chain = self.rows.chain(self.rows.scan.relation.sql)
+        with engine.cursor() as cursor, cursor.transaction(), self.rows.opened(cursor, self.index) as opened:
+            allowed = self.rows.allowed(cursor, chain)
+            ask = _asking(opened, self.index, metric, allowed)
 
             def stored(ids: Rows) -> pa.Table:
                 cursor.bind({_IDS: pa.table({"id": pa.array(ids, pa.int64())})})
                 source = chain.projected(listed).sql()
                 return cursor.table(f"SELECT * FROM ({source}) AS t SEMI JOIN {_IDS} AS f ON t.{_ROW} = f.id")
 
-            yield lambda query, k: opened.search(query, metric, k, allowed=allowed, approximate=approximate), stored
+            yield ask, stored
 
-    def _lying(self, table: pa.Table) -> Vectors:
-        known = _LYING.setdefault(self.scan.relation, {})
-        (column,) = self.columns
+    def _lying(self, search: VectorSearch, table: pa.Table) -> Vectors:
+        known = _LYING.setdefault(self.rows.scan.relation, {})
+        column = self.rows.origin[search.column]
         if column not in known:
             known[column] = vectors_of(table.column(column))
         return known[column]
 
-    def _opened(self, cursor: Cursor, index: Index) -> AbstractContextManager[VectorIndex | KeywordIndex]:
-        indexes: Indexes = self.scan.relation.indexes
-        return indexes.searching(index, cursor)
-
     def _words(self, engine: Engine, search: KeywordSearch) -> tuple[pa.Table, Told]:
         assert self.index is not None, "words are searched by an index alone"
-        chain = self._chain(self.scan.relation.sql)
-        weights = dict(zip(self.columns, (weight for _, weight in search.fields), strict=True))
+        chain = self.rows.chain(self.rows.scan.relation.sql)
         with engine.cursor() as cursor, cursor.transaction():
-            with self._opened(cursor, self.index) as opened:
-                assert isinstance(opened, KeywordIndex)
-                allowed = self._allowed(cursor, chain)
-                found = _best(lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k)
+            found = self.rows.best_by_words(cursor, self.index, search, self.rows.allowed(cursor, chain))
             cursor.bind({_IDS: pa.table({"id": pa.array(found.rows), SCORE: pa.array(found.scores)})})
             listed = ", ".join(f"t.{quoted(name)}" for name in search.input.columns)
             sql = f"SELECT {listed}, f.{SCORE} FROM ({chain.sql()}) AS t JOIN {_IDS} AS f ON t.{_ROW} = f.id"
             return cursor.table(sql), Told(found.candidates, "postings")
 
-    def _chain(self, sql: str) -> Query:
-        """The rows that are searched, with their ids, over a table."""
-        relation = self.scan.relation
-        numbered = pa.schema([*relation.schema, pa.field(_ROW, pa.int64())])
-        node: Node = Scan(Relation(relation.label, numbered, sql, relation.kind))
-        for operator in self.run:
-            node = operator.over([node], (_ROW,))
-        return _query_of(node)
 
-    def _allowed(self, cursor: Cursor, chain: Query) -> Rows | None:
-        """The ids of the rows that filters leave, rising; None where there is no filter."""
-        if not any(isinstance(node, Filter) for node in self.run):
-            return None
-        ids = cursor.table(chain.projected([(_ROW, reference(_ROW))]).sql()).column(0).to_numpy()
-        return np.sort(ids)
+@dataclass(frozen=True, eq=False, slots=True)
+class FusedAccess:
+    """A fused search of which a side, or both, is answered by an index.
+
+    Attributes:
+        rows: what is searched, of a stored table.
+        vectors, words: the index of each side; None: the engine finds its best.
+    """
+
+    search: HybridSearch
+    rows: _Searched
+    vectors: Index | None
+    words: Index | None
+
+    @property
+    def feed_name(self) -> str:
+        """The table name under which the engine reads what was found."""
+        return self.search.feed_name
+
+    @property
+    def method(self) -> str:
+        """For explain: what answers."""
+        sides = (self.words, self.vectors)
+        return ", ".join("engine" if index is None else f"{index.kind} index {index.name}" for index in sides)
+
+    def query(self) -> Query:
+        """The query of the search, over what is found."""
+        return self.search.of_found(quoted(self.feed_name))
+
+    def feed(self) -> Computed:
+        """What is found, when the engine asks for it."""
+        return Computed(self._schema, self._rows)
+
+    def _schema(self, engine: Engine) -> pa.Schema:
+        from velaria_core.execution.lower import schema
+
+        more = pa.field(ROW, pa.int64()), pa.field(WORDS, pa.float64())
+        return pa.schema([*schema(engine, self.search.input), *more])
+
+    def _rows(self, engine: Engine) -> pa.Table:
+        try:
+            return self._found(engine)
+        except (CatalogNotFoundError, StateError) as error:
+            if error.code not in _WITHOUT:
+                raise
+            return replace(self, vectors=None, words=None)._found(engine)
+
+    def _found(self, engine: Engine) -> pa.Table:
+        """The rows that can be among the best of a side; both sides see one state of the table."""
+        rows = self.rows
+        chain = rows.chain(rows.scan.relation.sql)
+        with engine.cursor() as cursor, cursor.transaction():
+            allowed = rows.allowed(cursor, chain)
+            near = self._near(cursor, chain, allowed)
+            ids, scores = self._by_words(cursor, chain, allowed)
+            all_ids = np.union1d(near, ids)
+            words = np.full(len(all_ids), np.nan)
+            words[np.searchsorted(all_ids, ids)] = scores
+            cursor.bind({_IDS: pa.table({"id": pa.array(all_ids), WORDS: pa.array(words, from_pandas=True)})})
+            listed = ", ".join(f"t.{quoted(name)}" for name in self.search.input.columns)
+            return cursor.table(
+                f"SELECT {listed}, t.{_ROW} AS {ROW}, f.{WORDS} FROM ({chain.sql()}) AS t "
+                f"JOIN {_IDS} AS f ON t.{_ROW} = f.id"
+            )
+
+    def _near(self, cursor: Cursor, chain: Query, allowed: Rows | None) -> Rows:
+        if self.vectors is None:
+            found = (
+                self.search.vectors(self.search.numbered).batch(self._numbered(chain, self.search.input.columns)).sql()
+            )
+            near: Rows = cursor.table(f"SELECT {ROW} FROM ({found})").column(0).to_numpy()
+            return near
+        with self.rows.opened(cursor, self.vectors) as opened:
+            ask = _asking(opened, self.vectors, Metric(self.search.metric.value), allowed)
+            return _nearest(lambda k: ask(np.array([self.search.vector]), k), self.search.candidates, _TIES).rows[0]
+
+    def _by_words(self, cursor: Cursor, chain: Query, allowed: Rows | None) -> tuple[Rows, Doubles]:
+        search = self.search.keywords(self.search.numbered)
+        if self.words is None:
+            # With all that tie with the last, so that no other column is read to put them in order.
+            scored = search.scored(self._numbered(chain, [name for name, _ in search.fields]))
+            best = f"QUALIFY rank() OVER (ORDER BY {SCORE} DESC) <= {search.top_k}"
+            found = cursor.table(f"SELECT {ROW}, {SCORE} FROM ({scored}) {best}")
+            return found.column(0).to_numpy(), found.column(1).to_numpy()
+        by_index = self.rows.best_by_words(cursor, self.words, search, allowed)
+        return by_index.rows, by_index.scores
+
+    def _numbered(self, chain: Query, columns: Sequence[str]) -> Query:
+        """Columns of the rows, with their ids as the numbers by which both sides are put together."""
+        listed = [(name, reference(name)) for name in columns]
+        return chain.projected([*listed, (ROW, reference(_ROW))]).wrapped()
 
 
-def access(node: Node) -> Access | None:
+def access(node: Node) -> Access | FusedAccess | None:
     """What can answer a search, or None."""
-    if not isinstance(node, VectorSearch | KeywordSearch):
-        return None
-    run: list[Node] = []
-    below = node.input
-    while isinstance(below, _BETWEEN):
-        run.append(below)
-        below = below.input
-    if not isinstance(below, Scan) or any(name.lower() == _ROW for name in (*below.columns, *node.input.columns)):
-        return None
-    run.reverse()
-    origin = dict(lineage(run).passed) if run else {name: name for name in below.columns}
-    names = [node.column] if isinstance(node, VectorSearch) else [name for name, _ in node.fields]
-    if not all(name in origin for name in names):
-        return None
-    columns = tuple(origin[name] for name in names)
-    relation = below.relation
-    found: Index | None = None
-    if relation.indexes is not None:
-        base = relation.sql.strip('"').replace('""', '"')
-        indexes: Indexes = relation.indexes
-        if isinstance(node, VectorSearch):
-            found = indexes.vectors(base, columns[0], node.metric)
-        else:
-            found = indexes.words(base, columns, node.analyzer)
-    if found is None and not (isinstance(node, VectorSearch) and _lies(relation, columns[0])):
-        return None
-    if len(set(columns)) < len(columns):
-        return None
-    return Access(node, below, tuple(run), columns, found)
+    if isinstance(node, HybridSearch):
+        return _fused_access(node)
+    return search_access(node) if isinstance(node, VectorSearch | KeywordSearch) else None
 
 
-def _lies(relation: Relation, column: str) -> bool:
+def search_access(node: Search) -> Access | None:
+    """What can answer a search for vectors or words, or None."""
+    rows = _Searched.of(node.input)
+    if rows is None:
+        return None
+    index = rows.vectors(node) if isinstance(node, VectorSearch) else rows.words(node)
+    if index is None and not (isinstance(node, VectorSearch) and _lies(rows, node.column)):
+        return None
+    return Access(node, rows, index)
+
+
+def _fused_access(node: HybridSearch) -> FusedAccess | None:
+    rows = _Searched.of(node.input)
+    if rows is None:
+        return None
+    vectors, words = rows.vectors(node.vectors(node.input)), rows.words(node.keywords(node.input))
+    return FusedAccess(node, rows, vectors, words) if vectors is not None or words is not None else None
+
+
+def _asking(opened: VectorIndex | KeywordIndex, index: Index, metric: Metric, allowed: Rows | None) -> _Ask:
+    """What finds the nearest rows of queries by an index."""
+    assert isinstance(opened, VectorIndex)
+    approximate = not index.options.is_exact and is_installed()
+    return lambda queries, k: opened.search(queries, metric, k, allowed=allowed, approximate=approximate)
+
+
+def _lies(rows: _Searched, column: str) -> bool:
     """Whether a column's vectors are Arrow data of float32."""
-    if not isinstance(relation.feed, pa.Table):
+    relation = rows.scan.relation
+    if not isinstance(relation.feed, pa.Table) or column not in rows.origin:
         return False
-    kind = relation.schema.field(column).type
+    kind = relation.schema.field(rows.origin[column]).type
     return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
 
 

@@ -27,8 +27,8 @@ from velaria_core.logical.incremental import Incremental, Linear, Recompute
 from velaria_core.logical.node import Node, Unary
 from velaria_core.logical.operators.keyword_search import SCORE as KEYWORD_SCORE
 from velaria_core.logical.operators.keyword_search import KeywordSearch, best_first
+from velaria_core.logical.operators.vector_search import NUMBERS, VectorSearch
 from velaria_core.logical.operators.vector_search import SCORE as VECTOR_SCORE
-from velaria_core.logical.operators.vector_search import VectorSearch
 from velaria_core.logical.query import Query
 from velaria_core.logical.similarity import is_better_below
 from velaria_core.types import quoted
@@ -37,7 +37,8 @@ SCORE: Final = "hybrid_score"
 _VECTOR_RANK: Final = "vector_rank"
 _KEYWORD_RANK: Final = "keyword_rank"
 SCORES: Final = (VECTOR_SCORE, KEYWORD_SCORE, SCORE, _VECTOR_RANK, _KEYWORD_RANK)
-_ROW: Final = "__row"
+ROW: Final = "__row"
+WORDS: Final = "__words"
 _ROWS: Final = "__rows"
 
 
@@ -82,28 +83,57 @@ class HybridSearch(Unary):
 
     def label(self) -> str:
         name = "k" if self.fusion is Fusion.RRF else "alpha"
-        vectors, keywords = self._vectors(self.input), self._keywords(self.input)
+        vectors, keywords = self.vectors(self.input), self.keywords(self.input)
         both = f"{keywords.label()}; {vectors.label()}"
         return f"HybridSearch: {self.top_k} best by {self.fusion} ({name} {self.constant:g}) of {both}"
 
-    def _vectors(self, rows: Node) -> VectorSearch:
+    @cached_property
+    def feed_name(self) -> str:
+        """The table name under which the engine reads what was found, where something else searched."""
+        return f"searched_{next(NUMBERS)}"
+
+    @cached_property
+    def numbered(self) -> Node:
+        """What both searches are of: the rows with their numbers in `ROW`."""
+        return _Numbered(self.input)
+
+    def vectors(self, rows: Node) -> VectorSearch:
+        """The search for vectors, of rows."""
         found = VectorSearch(rows, self.column, self.length, self.vector, self.metric, self.candidates, self.threshold)
         return replace(found, fixed=self.fixed)
 
-    def _keywords(self, rows: Node) -> KeywordSearch:
+    def keywords(self, rows: Node) -> KeywordSearch:
+        """The search for words, of rows."""
         return KeywordSearch(rows, self.fields, self.text, self.candidates, self.analyzer)
 
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
-        numbered = _Numbered(self.input)
-        vectors = _ranked(self._vectors(numbered), VECTOR_SCORE, _VECTOR_RANK, best_low=is_better_below(self.metric))
-        keywords = _ranked(self._keywords(numbered), KEYWORD_SCORE, _KEYWORD_RANK, best_low=False)
+        words = self.keywords(self.numbered).batch(Query.table(_ROWS, self.numbered.columns))
+        return self._fusing(f"SELECT *, row_number() OVER () AS {ROW} FROM {rows.as_item()}", words)
+
+    def of_found(self, found: str) -> Query:
+        """The best of the rows that stand in FROM, all that can be among the best by vectors and by words.
+
+        They have their numbers, and in `WORDS` the scores of those that can be among the best by words, else NULL.
+        """
+        listed = ", ".join(quoted(name) for name in self.numbered.columns)
+        scored = f"(SELECT {listed}, {WORDS} AS {KEYWORD_SCORE} FROM {_ROWS} WHERE {WORDS} IS NOT NULL)"
+        search = self.keywords(self.numbered)
+        words = Query.table(scored, search.columns).ordered(search.order()).limited(search.top_k)
+        return self._fusing(f"SELECT * FROM {found}", words)
+
+    def _fusing(self, rows: str, words: Query) -> Query:
+        """Rows with their numbers, ranked by vectors and by what words find among them."""
+        search = self.vectors(self.numbered)
+        near = search.batch(Query.table(_ROWS, self.numbered.columns))
+        vectors = _ranked(search, near, VECTOR_SCORE, _VECTOR_RANK, best_low=is_better_below(self.metric))
+        keywords = _ranked(self.keywords(self.numbered), words, KEYWORD_SCORE, _KEYWORD_RANK, best_low=False)
         shown = ", ".join(quoted(name) for name in self.input.columns)
         text = (
-            f"WITH {_ROWS} AS MATERIALIZED (SELECT *, row_number() OVER () AS {_ROW} FROM {rows.as_item()}) "
+            f"WITH {_ROWS} AS MATERIALIZED ({rows}) "
             f"SELECT {shown}, {VECTOR_SCORE}, {KEYWORD_SCORE}, {self._fused()} AS {SCORE}, "
             f"{_VECTOR_RANK}, {_KEYWORD_RANK} "
-            f"FROM ({vectors}) FULL JOIN ({keywords}) USING ({_ROW}) JOIN {_ROWS} USING ({_ROW})"
+            f"FROM ({vectors}) FULL JOIN ({keywords}) USING ({ROW}) JOIN {_ROWS} USING ({ROW})"
         )
         return Query.table(f"({text})", self.columns).ordered(best_first(SCORE, self.input.columns)).limited(self.top_k)
 
@@ -119,16 +149,15 @@ class HybridSearch(Unary):
         return Recompute("how rows rank depends on all of them")
 
 
-def _ranked(search: VectorSearch | KeywordSearch, score: str, rank: str, *, best_low: bool) -> str:
+def _ranked(search: VectorSearch | KeywordSearch, found: Query, score: str, rank: str, *, best_low: bool) -> str:
     """SQL of what a search finds: row, score, rank, and the score as a share of the way from the worst to the best."""
-    found = search.batch(Query.table(_ROWS, search.input.columns)).sql()
     order = ", ".join(to_sql(key) for key in search.order())
     low, high = f"min({score}) OVER ()", f"max({score}) OVER ()"
     above = f"{high} - {score}" if best_low else f"{score} - {low}"
     share = f"CASE WHEN {low} = {high} THEN 1.0::DOUBLE ELSE ({above}) / ({high} - {low}) END"
     return (
-        f"SELECT {_ROW}, {score}, row_number() OVER (ORDER BY {order}) AS {rank}, {share} AS {score}_share "
-        f"FROM ({found})"
+        f"SELECT {ROW}, {score}, row_number() OVER (ORDER BY {order}) AS {rank}, {share} AS {score}_share "
+        f"FROM ({found.sql()})"
     )
 
 
@@ -138,7 +167,7 @@ class _Numbered(Unary):
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        return (*self.input.columns, _ROW)
+        return (*self.input.columns, ROW)
 
     def label(self) -> str:
         return "Numbered"

@@ -66,8 +66,11 @@ class KeywordSearch(Unary):
 
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
-        text = bm25.scored(rows.as_item(), dict(self.fields), self.query)
-        return Query.table(f"({text})", self.columns).ordered(self.order()).limited(self.top_k)
+        return Query.table(f"({self.scored(rows)})", self.columns).ordered(self.order()).limited(self.top_k)
+
+    def scored(self, rows: Query) -> str:
+        """SQL of all rows that match, with their scores; it needs the columns that are searched."""
+        return bm25.scored(rows.as_item(), dict(self.fields), self.query)
 
     def apart(self) -> Node:
         counted = _Counted(self.input, self.fields, self.query)
