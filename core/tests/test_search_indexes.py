@@ -265,6 +265,9 @@ def opened_of(session: DataflowSession, name: str) -> VectorIndex | KeywordIndex
 def test_an_index_outlives_rows_that_go(session: DataflowSession) -> None:
     indexed(session, rows_of(400))
     before = {name: opened_of(session, name) for name in ("d_e", "d_body")}
+    # The engine changes texts in place, so that rows keep their ids, and puts vectors into rows of other ids.
+    change(session, "UPDATE main.d SET body = 'bus bus' WHERE id BETWEEN 70 AND 90")
+    agree(session)
     wanted = {name: len(opened) for name, opened in before.items()}
     change(session, "DELETE FROM main.d WHERE id BETWEEN 100 AND 131")
     agree(session)
@@ -303,10 +306,15 @@ def test_vectors_of_another_length(session: DataflowSession) -> None:
     assert session.vector_search("d", "e", [1, 0, 0]).count() == 1
 
 
-def test_an_index_that_could_not_be_brought_up(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_index_that_could_not_be_brought_up(
+    session: DataflowSession, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
     """What was half changed when something failed is not what is searched next."""
     indexed(session, rows_of(200))
-    change(session, "DELETE FROM main.d WHERE id < 9", "INSERT INTO main.d SELECT * FROM main.d WHERE id > 180")
+    if removed:
+        change(session, "DELETE FROM main.d WHERE id < 9")
+    session.sql("INSERT INTO d SELECT * FROM d WHERE id > 180")
 
     def fail(*_: object) -> None:
         raise ExternalError("disk.full", "the disk is full")
@@ -341,7 +349,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(HISTORIES)
 def test_any_history_of_a_table(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str, int]]) -> None:
     path = tmp_path_factory.mktemp("history") / "s.db"
