@@ -147,3 +147,35 @@ def test_what_is_wrong_is_told_with_its_place(session: DataflowSession, call: st
     assert caught.value.code == code
     assert said in str(caught.value)
     assert caught.value.place is not None
+
+
+# Of rows, so that it is told while they are computed: class, code, message and hint are those of a constant.
+WRONG_IN_ROWS = [
+    ("snippet(body, '\"' || body)", "search.query", 'a phrase without its closing quote: "a day', "quote"),
+    ("snippet(body, 'a', analyzer := body)", "search.analyzer", 'no analyzer "a day"', "english"),
+    ("snippet(body, 'a', length := id - 2)", "search.snippet", "a snippet of 0 characters", "1 or more"),
+]
+
+
+@pytest.mark.parametrize(("call", "code", "message", "hint"), WRONG_IN_ROWS)
+def test_what_is_wrong_in_a_row_is_told_as_ours(
+    session: DataflowSession, call: str, code: str, message: str, hint: str
+) -> None:
+    text = f"SELECT {call} AS s FROM {{}} WHERE id = 2"
+    session.create_temp_view("coming", session.read_stream(MemorySource([session.table("docs").to_arrow()]), "coming"))
+    query = session.stream_sql(text.format("coming")).write_stream(MemorySink())
+    frame = session.sql(text.format("docs"))
+    for run in (frame.to_rows, lambda: list(frame.to_reader()), query.process_available):
+        with pytest.raises(InputError) as caught:
+            run()
+        assert caught.value.code == code
+        assert caught.value.message.endswith(message)
+        assert hint in (caught.value.hint or "")
+        assert "Python" not in str(caught.value)
+        assert "velaria-" not in str(caught.value)
+
+
+def test_an_error_of_rows_has_no_place_in_other_words_of_the_statement(session: DataflowSession) -> None:
+    with pytest.raises(InputError) as caught:
+        session.sql("SELECT snippet(body, '\"' || body) AS day, 'a day' FROM docs WHERE id = 2").to_rows()
+    assert caught.value.place is None

@@ -11,10 +11,13 @@ import json
 import re
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -128,7 +131,7 @@ class Engine:
                 with suppress(duckdb.CatalogException):
                     self._root.create_function(
                         name,
-                        function,
+                        _remembered(function),
                         parameters,
                         kind,
                         type=PythonUDFType.ARROW,
@@ -223,6 +226,31 @@ def _snippets(
     columns = (texts, queries, analyzers, lengths, before, after, html)
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return pa.array([snippet_of(*row) for row in rows], pa.string())
+
+
+# The latest errors of ours that functions raised in the engine, each by a word that stands in its text there and
+# nowhere else: through the engine comes only the text.
+_RAISED: Final[deque[tuple[str, VelariaError]]] = deque(maxlen=64)
+
+
+def _remembered(function: Callable[..., pa.Array]) -> Callable[..., pa.Array]:
+    """The function, whose errors `translate` finds again as they were raised."""
+
+    @wraps(function)
+    def run(*columns: pa.ChunkedArray) -> pa.Array:
+        try:
+            return function(*columns)
+        except VelariaError as error:
+            word = f"velaria-{uuid4().hex}"
+            # Without its traceback, which would keep the rows of the call.
+            _RAISED.append((word, error.with_traceback(None)))
+            raise RuntimeError(f"{word}: {error}") from None
+
+    return run
+
+
+def _raised(message: str) -> VelariaError | None:
+    return next((error for word, error in tuple(_RAISED) if word in message), None)
 
 
 _FUNCTIONS: Final[tuple[tuple[str, Callable[..., pa.Array], list[Any], str], ...]] = (
@@ -642,7 +670,7 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 # Modules that know more about some errors than the engine says: each gets the message and may answer with its own.
-EXPLAINERS: list[Callable[[str], VelariaError | None]] = []
+EXPLAINERS: list[Callable[[str], VelariaError | None]] = [_raised]
 
 _EXCEPTION_PREFIX = re.compile(r"^[A-Za-z ]*Error: ")
 _CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")

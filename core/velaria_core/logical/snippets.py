@@ -25,6 +25,7 @@ SNIPPET_FUNCTION: Final = "velaria_snippet"
 _CUT: Final = "…"
 # How far a cut moves to fall between words: more would lose too much where there are no spaces.
 _WORD_MAX: Final = 24
+_SHOWN_MAX: Final = 80  # characters of a malformed query in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,10 @@ def snippet_of(
     """What SNIPPET_FUNCTION gives for one row: NULL where anything is, the beginning of the text where nothing matches.
 
     About 1 us a character: for the rows that are shown, not for all that are searched.
+
+    Raises:
+        InputError[search.query, search.analyzer, search.snippet]: a malformed query, which the message shows, no such
+            analyzer, a length below 1.
     """
     if (
         text is None
@@ -119,9 +124,15 @@ def snippet_of(
         return None
     if length < 1:
         raise InputError("search.snippet", f"a snippet of {length} characters", hint="length is 1 or more")
-    asked = _query(query, cut)
+    cutter = analyzer(cut)
+    try:
+        asked = _query(query, cut)
+    except InputError as error:
+        # The query of a row is no part of the statement, so no place there tells of it.
+        shown = query if len(query) <= _SHOWN_MAX else query[:_SHOWN_MAX] + _CUT
+        raise InputError(error.code, f"{error.message}: {shown}", hint=error.hint) from error
     leaves = [asked.leaves[leaf] for leaf in asked.scored]
-    return _snippet(text, analyzer(asked.analyzer), leaves, Marks(before, after, length, html))
+    return _snippet(text, cutter, leaves, Marks(before, after, length, html))
 
 
 def _snippet(text: str, cut: Analyzer, leaves: list[Leaf], marks: Marks) -> str:
