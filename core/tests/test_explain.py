@@ -586,6 +586,7 @@ def test_a_grouping_inside_an_opaque_query_is_told(session: DataflowSession) -> 
 
 
 def test_the_engine_is_told_by_name_version_and_platform(session: DataflowSession) -> None:
+    """T-12, E-12: the one backend that runs, and no others that could be chosen."""
     told = strategy(session, "SELECT 1 AS a")
     assert BACKEND.fullmatch(told.simd_backend)
     assert told.compiled_backends == (told.simd_backend,)

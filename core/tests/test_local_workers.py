@@ -20,7 +20,7 @@ from properties.runs import Past, Run, batch_rows
 from properties.tables import COLUMNS, Epoch, histories
 
 from velaria_core.contract.modes import ExecutionMode, TransportMode
-from velaria_core.errors import DataError
+from velaria_core.errors import DataError, InputError
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
@@ -95,6 +95,16 @@ def test_what_has_no_key_is_split_by_its_order(session: DataflowSession) -> None
     assert told["used_actor_runtime"] is False
     assert "generic partition workers" in told["execution_reason"]
     assert "no node keeps state by key" in told["execution_reason"]
+
+
+@pytest.mark.parametrize("name", ["auto", "actor-credit", "rpc-copy"])
+def test_there_are_two_modes_and_none_that_guesses(session: DataflowSession, name: str) -> None:
+    """E-01, E-10: the modes that were are refused with those that are; nothing is measured to choose between them."""
+    with pytest.raises(InputError) as caught:
+        result(session, KEYED, execution_mode=name)
+    assert caught.value.code == "stream.mode"
+    assert "modes: single-process, local-workers" in str(caught.value)
+    assert [str(mode) for mode in ExecutionMode] == ["single-process", "local-workers"]
 
 
 def test_what_cannot_be_split_says_so(session: DataflowSession) -> None:
@@ -215,7 +225,11 @@ def test_any_plan_gives_what_batch_gives(engine: Engine, operator: type[op.Scan]
 
 
 def test_workers_are_threads_and_nothing_forks(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B-29: a process with threads is never forked, which would copy their locks; the workers are seen at work."""
+    """B-29: a process with threads is never forked, which would copy their locks; the workers are seen at work.
+
+    E-06 to E-08: so nothing is encoded or copied to them, and no memory is shared with another process, whatever the
+    options say that asked for it.
+    """
     for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp"):
         monkeypatch.setattr(os, name, lambda *_given, name=name, **_named: pytest.fail(f"os.{name} was called"))
     seen: list[set[str]] = []
@@ -228,9 +242,10 @@ def test_workers_are_threads_and_nothing_forks(session: DataflowSession, monkeyp
 
     before = _children()
     monkeypatch.setattr(Workers, "_one", noted)
-    many, told = result(session, KEYED, **WORKERS)
+    many, told = result(session, KEYED, **WORKERS, shared_memory_transport=True, shared_memory_min_payload_bytes=0)
     assert told["used_actor_runtime"] is True
     assert told["used_shared_memory"] is False
+    assert told["transport_mode"] == TransportMode.INPROC
     assert seen
     assert set.union(*seen) == {"velaria-worker"}
     assert _children() == before

@@ -485,6 +485,7 @@ def test_recent_progress_has_a_report_for_each_epoch(session: DataflowSession) -
 
 
 def test_rows_out_are_those_of_the_sink(session: DataflowSession) -> None:
+    """T-13: rows are counted that are only columns."""
     sink = MemorySink()
     query = session.stream("events").filter("v > 2").write_stream(sink, output_mode="append", epoch_rows_max=2)
     query.process_available()
@@ -594,6 +595,8 @@ def test_a_query_that_fails_says_with_what() -> None:
 
 
 def test_a_listener_that_raises_does_not_end_the_query(session: DataflowSession) -> None:
+    """A-68: of its hooks, what listeners are told; their errors are counted, and block nothing."""
+
     def broken(event: QueryEvent) -> None:
         raise RuntimeError(f"a listener's own trouble with {event.kind}")
 

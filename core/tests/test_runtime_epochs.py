@@ -20,6 +20,8 @@ from velaria_core.errors import ExternalError, InputError
 from velaria_core.execution.checkpoint import state_engine
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.sinks.csv_append import CsvAppendSink
+from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.directory import DirectorySource
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
@@ -29,6 +31,10 @@ from velaria_core.session import DataflowSession
 TEN = [numbered(value) for value in range(10)]
 LARGE = numbered(*range(10))
 SUM = "SELECT count(*) AS n, sum(v)::BIGINT AS s FROM one"
+
+
+def numbered_at(ts: int, value: int) -> pa.Table:
+    return pa.table({"ts": pa.array([ts], pa.int64()), "v": pa.array([value], pa.int64())})
 
 
 def points(folder: Path) -> list[tuple[Any, ...]]:
@@ -49,7 +55,7 @@ def points(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def test_epochs_share_a_commit(tmp_path: Path) -> None:
-    """Staged each, committed each in order after the durable commit; checkpoint and ack once."""
+    """Staged each, committed each in order after the durable commit; checkpoint and ack once. C-43, C-44."""
     source, sink = Scripted(TEN), Gathered()
     query = query_over(source, sink=sink, checkpoint_path=str(tmp_path), epoch_rows_max=1, checkpoint_interval=4)
     assert query.process_available() == 10
@@ -126,6 +132,45 @@ def test_restored_after_any_epoch_it_goes_on_exactly(epochs: int, tmp_path: Path
     shown = [row for rows in given for row in rows if row["diff"] > 0]
     assert [(row["n"], row["s"]) for row in shown] == [(n + 1, n * (n + 1) // 2) for n in range(10)]
     assert query.progress()["batches_processed"] == 10
+
+
+@pytest.mark.parametrize("asked", ["exactly-once", "at-least-once", "best-effort"])
+def test_a_restart_reads_on_and_writes_no_line_twice(asked: str, tmp_path: Path) -> None:
+    """T-13, C-12, C-13. Mended: whatever is asked for, the source goes on at its offset, and no line comes twice."""
+    source, path, engine = Scripted(TEN[:3]), tmp_path / "out.csv", Engine(Settings(threads=1))
+    for batches in (2, 1):
+        query = query_over(
+            source,
+            sink=CsvAppendSink(engine, path),
+            checkpoint_path=str(tmp_path / "state"),
+            checkpoint_delivery_mode=asked,
+            epoch_rows_max=1,
+        )
+        before = query.progress()["batches_processed"]
+        assert query.await_termination(PATIENCE_S, max_batches=batches)
+        assert query.progress()["batches_processed"] == before + batches
+    assert [context.resume_from for context in source.contexts] == [None, "2"]
+    assert (query.progress()["batches_processed"], query.progress()["last_source_offset"]) == (3, "3")
+    assert path.read_text() == "k,v\na,0\na,1\na,2\n"
+    engine.close()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_every_aggregate_comes_back(epochs: int, tmp_path: Path) -> None:
+    """T-13: counts, totals, least, largest and mean of windows, by key, which a restart goes on with."""
+    times = [(0, 2), (1_000, 8), (10_000, -3), (9_999, 5), (19_999, 4)]
+    source, sink = MemorySource([numbered_at(*one) for one in times], bounded=False), MemorySink()
+    for batches in (epochs, len(times) - epochs):
+        session = DataflowSession(threads=1)
+        session.create_temp_view("events", session.read_stream(source, "events"))
+        windowed = (
+            "SELECT w, count(*) AS n, sum(v)::BIGINT AS s, min(v) AS low, max(v) AS high, avg(v) AS mean "
+            "FROM events WINDOW BY ts EVERY 10000 AS w GROUP BY w"
+        )
+        query = session.stream_sql(windowed).write_stream(sink, checkpoint_path=str(tmp_path), epoch_rows_max=1)
+        assert query.await_termination(PATIENCE_S, max_batches=batches)
+    found = sorted(tuple(row.values()) for row in sink.result().to_pylist())
+    assert found == [(0, 3, 15, 2, 8, 5.0), (10_000, 2, 1, -3, 4, 0.5)]
 
 
 def test_a_source_that_cannot_replay_is_not_told_an_offset(tmp_path: Path) -> None:

@@ -62,9 +62,34 @@ def test_contexts_and_calls_as_the_contract_has_them_t03(tmp_path_factory: pytes
     assert not sink.is_open
 
 
+def test_who_does_what_e02() -> None:
+    """E-02: sources are pulled, epochs run and sinks written on a thread each, or all of it by the caller."""
+
+    class Seen(Scripted):
+        def next_batch(self, max_rows: int) -> abi.Batch | abi.Blocked | abi.EndOfStream:
+            names.add(f"pull by {threading.current_thread().name}")
+            return super().next_batch(max_rows)
+
+    def staging(epoch: int, table: pa.Table) -> None:
+        del epoch, table
+        names.add(f"stage by {threading.current_thread().name}")
+
+    def ran(epoch: int) -> None:
+        del epoch
+        names.add(f"commit by {threading.current_thread().name}")
+
+    names: set[str] = set()
+    finished(query_over(Seen(TEN), sink=Gathered(staging=staging, committing=ran)).start())
+    assert names == {"pull by velaria-pull", "stage by velaria-write", "commit by velaria-write"}
+    names.clear()
+    query_over(Seen(TEN), sink=Gathered(staging=staging, committing=ran)).process_available()
+    mine = threading.current_thread().name
+    assert names == {f"pull by {mine}", f"stage by {mine}", f"commit by {mine}"}
+
+
 @pytest.mark.parametrize("most", [1, 2, 4])
 def test_a_slow_sink_holds_the_source_back_t13_t15(most: int) -> None:
-    """T-13, T-15: the backlog is bounded, blocking is seen, all is drained, and the rows are those of a plain run."""
+    """T-13, T-15, E-03: the backlog is bounded, blocking is seen, all is drained, the rows are those of a plain run."""
     gate = Gate()
     source, sink = Scripted(TEN), Gathered(staging=gate)
     query = query_over(
@@ -146,6 +171,7 @@ def test_wake_ends_the_wait_of_a_blocked_source() -> None:
 
 
 def test_a_blocked_source_is_asked_again_when_it_said() -> None:
+    """C-42: a batch, the end, or Blocked, which says when to ask again."""
     clock = ManualClock()
     asked = threading.Event()
 

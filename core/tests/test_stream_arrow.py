@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from velaria_core.errors import DataError, InputError
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sinks.queue import QueueSink
 from velaria_core.execution.sources.memory import MemorySource
@@ -123,6 +124,37 @@ def test_types_survive_a_stream(session: DataflowSession, way: str) -> None:
     found = sink.result()
     assert found.schema.types == [pa.int32(), pa.float32(), pa.string(), pa.bool_(), pa.list_(pa.float32(), 2)]
     assert found.to_pylist() == TYPED.to_pylist()
+
+
+def test_kinds_of_values_a69(session: DataflowSession) -> None:
+    """A-69: NULL alone, booleans, whole numbers, both floats, texts and vectors; numbers of any kind are compared."""
+    kinds = pa.table(
+        {
+            "nothing": pa.nulls(2),
+            "flag": [True, None],
+            "whole": pa.array([2**53 + 1, 2], pa.int64()),
+            "double": [float(2**53), 2.0],
+            "text": ["1", "x"],
+            "vector": pa.array([[0.5, -1.0], None], pa.list_(pa.float32(), 2)),
+            "single": pa.array([0.1, 2.0], pa.float32()),
+        }
+    )
+    session.create_temp_view("kinds", session.create_stream_from_arrow(kinds))
+
+    def found(where: str) -> list[dict[str, Any]]:
+        sink = MemorySink()
+        session.stream_sql(f"SELECT * FROM kinds WHERE {where}").write_stream(sink).process_available()
+        return sink.result().to_pylist()
+
+    assert found("true") == kinds.to_pylist()
+    assert found("whole = 2 AND double = 2 AND single = 2") == kinds.slice(1).to_pylist()
+    assert found("single < double AND flag AND nothing IS NULL") == kinds.slice(0, 1).to_pylist()
+    with pytest.raises(DataError) as caught:
+        found("whole = text")
+    assert caught.value.code == "value.conversion"
+    with pytest.raises(InputError) as refused:
+        found("vector > whole")
+    assert refused.value.code == "sql.type_mismatch"
 
 
 def test_types_survive_a_checkpoint(session: DataflowSession, tmp_path: Any) -> None:

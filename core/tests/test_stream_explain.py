@@ -100,7 +100,7 @@ def of(explain: StreamExplain, operator: str) -> PlanNode:
 
 
 def test_sections_and_keys(session: DataflowSession) -> None:
-    """T-14, C-22: exactly logical, physical and strategy, in text and in JSON."""
+    """T-14, C-22 to C-24: exactly logical, physical and strategy, in text and in JSON."""
     text = session.explain_stream_sql(QUERIES["count"])
     assert [line for line in text.split("\n") if not line.startswith(" ")] == ["logical", "physical", "strategy"]
     shown = json.loads(session.explain_stream_sql(QUERIES["count"], format="json"))
@@ -109,7 +109,10 @@ def test_sections_and_keys(session: DataflowSession) -> None:
         if not isinstance(value, str | list | dict) and value is not None:
             told = str(value).lower() if isinstance(value, bool) else str(value)
             assert f"  {name}={told}" in text.split("\n"), name
-    for name in ("writes_to_sink", "sink", "has_window", "partition_local_prefix_nodes", "actor_eligible"):
+    for name in (
+        *("writes_to_sink", "sink", "has_window", "has_stateful_ops", "partition_local_prefix_nodes"),
+        *("actor_eligible", "actor_eligibility_reason"),
+    ):
         assert f"\n  {name}=" in text
 
 

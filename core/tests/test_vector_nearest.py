@@ -36,6 +36,7 @@ def check(vectors, rows, queries, metric, k, *, usable=None, allowed=None, thres
 @pytest.mark.parametrize("d", [1, 3, 128, 257])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_answer_is_that_of_float64(metric, d, threads):
+    """T-12: by both ways of computing it, which no setting chooses."""
     rows = clustered(9000, d, seed=d)
     if d != 128:  # where norms are all 1 they are not divided by
         rows *= np.random.default_rng(d).uniform(0.5, 2, (9000, 1)).astype(np.float32)
