@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from velaria_core.contract.modes import QueryStatus, Trigger
 from velaria_core.errors import DataError, ExternalError
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.runtime import StreamingQuery
+from velaria_core.execution.sinks.queue import QueueSink
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.execution.sources.queue import QueueSource
 
@@ -208,6 +210,47 @@ def test_stop_is_prompt_b15(waits: str) -> None:
     assert not sink.is_open
     assert source.acks == [str(at + 1) for at in range(len(sink.rows))], "what is written is acknowledged"
     assert query.progress()["inflight_batches"] == 0, "what was pulled ahead is let go"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_full_queue_does_not_fail_a_query_that_is_stopped(durable: bool, tmp_path: Path) -> None:
+    """What nobody took is not committed; the next run of a durable query gives it again, and nothing twice."""
+    clock, source = ManualClock(), Scripted(TEN, bounded=False)
+    sink = QueueSink(capacity_rows=3, full_timeout_ms=500, clock=clock)
+    folder = str(tmp_path) if durable else None
+    query = query_over(source, sink=sink, epoch_rows_max=1, checkpoint_path=folder, clock=clock).start()
+    until(lambda: clock.next_deadline_ms() == 500, query)  # the sink waits for room
+    stopper = threading.Thread(target=query.stop)
+    stopper.start()
+    until(lambda: query._stopping)
+    clock.advance(500)
+    stopper.join(PATIENCE_S)
+    assert not stopper.is_alive()
+    assert (query.status, query.progress()["error"]) == (QueryStatus.STOPPED, None)
+    assert query.await_termination(PATIENCE_S)
+    taken = _polled(sink)
+    assert taken == [0, 1, 2]
+    assert source.acks == ["1", "2", "3"]
+    if durable:
+        again = query_over(source, sink=sink, epoch_rows_max=1, checkpoint_path=folder).start()
+        until(lambda: len(taken) >= len(TEN), again, lambda: taken.extend(_polled(sink)))
+        again.stop()
+        assert taken == list(range(10))
+
+
+def test_a_full_queue_fails_a_query_that_goes_on() -> None:
+    sink = QueueSink(capacity_rows=3, full_timeout_ms=1)
+    query = query_over(Scripted(TEN), sink=sink, epoch_rows_max=1).start()
+    with pytest.raises(ExternalError) as caught:
+        query.await_termination(PATIENCE_S)
+    assert (caught.value.code, query.status) == ("sink.full", QueryStatus.FAILED)
+
+
+def _polled(sink: QueueSink) -> list[int]:
+    found: list[int] = []
+    while (table := sink.poll_arrow()) is not None:
+        found += table["v"].to_pylist()
+    return found
 
 
 def test_stop_may_drain_first() -> None:

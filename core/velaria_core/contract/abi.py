@@ -354,6 +354,9 @@ class Sink(Protocol):
         Returns:
             A short text by which `commit` and `abort` find the output again, in another process too; may be
             empty.
+        Raises:
+            ExternalError[sink.full]: nobody takes the rows. A query that is being stopped then stops, without the
+                epoch; any other tries again, or fails.
         """
 
     def commit(self, epoch: int, ref: str) -> None:

@@ -36,6 +36,11 @@ def blamed(culprit: str) -> Iterator[None]:
         raise ExternalError("stream.failed", what, cause=error) from error
 
 
+def not_taken(error: BaseException) -> bool:
+    """Whether a sink gave up waiting for whoever takes its rows."""
+    return isinstance(error, ExternalError) and error.code == "sink.full"
+
+
 class Retries:
     """How often in a row, and after which waits, a query starts again."""
 

@@ -44,7 +44,7 @@ from velaria_core.execution.listeners import Listeners
 from velaria_core.execution.mirror import Mirror
 from velaria_core.execution.moments import from_micros
 from velaria_core.execution.options import StreamOptions
-from velaria_core.execution.policy import DeadLetters, Retries, blamed
+from velaria_core.execution.policy import DeadLetters, Retries, blamed, not_taken
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
 from velaria_core.execution.registry import active, ended, register
@@ -466,8 +466,8 @@ class StreamingQuery(Reported):
         """Let the epoch at hand finish, make it durable, then close everything.
 
         Does nothing to a query that has stopped. Returns when it has; at once where the query itself calls it, as a
-        listener or a sink may. What was pulled ahead is left to the next run, which a replayable
-        source gives it again.
+        listener or a sink may. What was pulled ahead is left to the next run, which a replayable source gives it again;
+        so is an epoch for which a queue has no room.
 
         Args:
             drain: first process what the sources have now.
@@ -535,6 +535,8 @@ class StreamingQuery(Reported):
                 work()
             except BaseException as error:
                 self._epochs.undo()
+                if self._stopping and not_taken(error):
+                    return  # whoever stops a query takes no more of it
                 wait_ms = self._retries.wait_ms(error)
                 if wait_ms is None:
                     raise
