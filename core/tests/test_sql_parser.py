@@ -524,6 +524,12 @@ def test_emit(either: Judge | None) -> None:
         ),
         ("SESSION(t, DESCRIPTOR(ts), INTERVAL 10 SECONDS)", ["t", "DESCRIPTOR(ts)", "INTERVAL '10' SECONDS"]),
         ("SESSION(DATA => TABLE t, GAP => '5 min')", ["DATA => t", "GAP => '5 min'"]),
+        ("SESSION(TABLE t PARTITION BY k, ts, 5000)", ["t", "KEY => DESCRIPTOR(k)", "ts", "5000"]),
+        ('SESSION(TABLE s.t partition  by (k, "l"), ts, 5)', ["s.t", 'KEY => DESCRIPTOR(k, "l")', "ts", "5"]),
+        (
+            "SESSION(GAP => 5, DATA => TABLE t PARTITION BY t.k)",
+            ["GAP => 5", "DATA => t", "KEY => DESCRIPTOR(t.k)"],
+        ),
     ],
 )
 def test_window_table_functions(either: Judge | None, call: str, arguments: list[str]) -> None:

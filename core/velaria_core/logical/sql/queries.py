@@ -11,6 +11,7 @@ What sqlglot makes of the window table functions, for the binder (each is the `t
     TUMBLE(TABLE s.t, ts, INTERVAL '5 minutes')     TABLE is dropped, a qualified table is a qualified column
         Anonymous("TUMBLE", [Column(t, table=s), Column(ts), Interval('5', MINUTES)])
     HOP(t, ts, slide, size), SESSION(t, ts, gap)    the same shape under their own names
+    SESSION(TABLE t PARTITION BY k, ts, gap)        SESSION(t, KEY => DESCRIPTOR(k), ts, gap)
     TUMBLE(DATA => TABLE t, SIZE => ...)            Kwarg(this=Var(DATA), expression=Column(t)) for each
 
 `durations.interval_milliseconds` reads the lengths.
@@ -700,6 +701,8 @@ def _prepared(source: Source, tokens: Sequence[Token]) -> Sequence[Token]:
         return tokens
     if source.mentions(("PIVOT",)):
         tokens = _pivot_in_parentheses(tokens)
+    if source.mentions(("PARTITION",)):
+        tokens = _keys_as_argument(tokens)
     made: list[Token] = []
     for at, token in enumerate(tokens):
         here = (token.line, token.col, token.start, token.end)
@@ -733,6 +736,41 @@ def _pivot_in_parentheses(tokens: Sequence[Token]) -> Sequence[Token]:
     return [*opening, *tokens[:tail], closing, *tokens[tail:]]
 
 
+def _keys_as_argument(tokens: Sequence[Token]) -> Sequence[Token]:
+    """`SESSION(TABLE t PARTITION BY k, ...)` as `SESSION(TABLE t, KEY => DESCRIPTOR(k), ...)`."""
+    made = list(tokens)
+    for at in reversed(range(len(tokens))):
+        if (after := _after_keys(tokens, at)) < 0:
+            continue
+        start, end = tokens[at], tokens[after - 1]
+        named = (
+            (TokenType.COMMA, ","),
+            (TokenType.VAR, "KEY"),
+            (TokenType.FARROW, "=>"),
+            (TokenType.VAR, "DESCRIPTOR"),
+        )
+        opening = [Token(kind, text, start.line, start.col, start.start, start.end) for kind, text in named]
+        inner = made[at + 1 : after]
+        if not sees(inner, 0, "("):
+            inner.insert(0, Token(TokenType.L_PAREN, "(", start.line, start.col, start.start, start.end))
+            inner.append(Token(TokenType.R_PAREN, ")", end.line, end.col, end.end, end.end))
+        made[at:after] = [*opening, *inner]
+    return made
+
+
+def _after_keys(tokens: Sequence[Token], at: int) -> int:
+    """The position after `PARTITION BY k` or `PARTITION BY (k, l)` of a table function's table, or -1."""
+    if tokens[at].token_type != TokenType.PARTITION_BY:
+        return -1
+    table = at - 1
+    while table > 1 and (is_name(tokens[table]) or tokens[table].text == "."):
+        table -= 1
+    if not _is_table_word(tokens, table):
+        return -1
+    end = _after_group(tokens, at + 1) if sees(tokens, at + 1, "(") else _after_path(tokens, at + 1)
+    return end if sees(tokens, end, ",") or sees(tokens, end, ")") else -1
+
+
 def _is_named_window(tokens: Sequence[Token], at: int) -> bool:
     """Whether the word `window` is a name here, and not the clause `WINDOW w AS (...)`."""
     return tokens[at].token_type == TokenType.WINDOW and not sees(tokens, _after_path(tokens, at + 1), "AS", "(")
@@ -754,6 +792,8 @@ def _for_engine(tokens: Sequence[Token], text: str, whole: Span) -> str:
         instead = ""
         if _is_table_word(tokens, at):
             instead = " " * len(token.text)
+        elif (after := _after_keys(tokens, at)) >= 0:
+            instead = " " * span(token, tokens[after - 1]).length
         elif _is_named_window(tokens, at):
             instead = "windo_"
         elif word(token) == "POSITION" and sees(tokens, at + 1, "("):

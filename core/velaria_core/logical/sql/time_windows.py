@@ -1,9 +1,10 @@
 """TUMBLE, HOP and SESSION, the standard's window functions over a table, as WindowAssign and SessionWindow nodes.
 
 `TUMBLE(TABLE t, DESCRIPTOR(ts), size)`, `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and
-`SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(key, ...), gap)` give the rows of `t` with `window_start` and `window_end`.
-Arguments may be named `data`, `timecol`, `slide`, `size`, `key`, `gap`; DESCRIPTOR may be left out, and so may the
-keys of a session, which is then one for all rows.
+`SESSION(TABLE t PARTITION BY (key, ...), DESCRIPTOR(ts), gap)` give the rows of `t` with `window_start` and
+`window_end`. The keys may also stand before the gap, as `DESCRIPTOR(key, ...)`. Arguments may be named `data`,
+`timecol`, `slide`, `size`, `key`, `gap`; DESCRIPTOR may be left out, and so may the keys of a session, which is then
+one for all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _PARAMETERS = {
 _HINTS = {
     "TUMBLE": "TUMBLE(TABLE t, DESCRIPTOR(ts), SIZE)",
     "HOP": "HOP(TABLE t, DESCRIPTOR(ts), SLIDE, SIZE)",
-    "SESSION": "SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(key), GAP)",
+    "SESSION": "SESSION(TABLE t PARTITION BY (k, l), DESCRIPTOR(ts), GAP)",
 }
 
 
@@ -81,20 +82,17 @@ def _described(tree: exp.Expr) -> list[exp.Expr]:
 
 
 def _arguments(name: str, call: exp.Expr, text: str) -> dict[str, exp.Expr]:
-    known = _PARAMETERS[name]
-    if name == "SESSION" and len(call.expressions) == len(known) - 1:
-        known = tuple(parameter for parameter in known if parameter != "key")
-    found: dict[str, exp.Expr] = {}
-    for at, argument in enumerate(call.expressions):
-        if isinstance(argument, (exp.Kwarg, exp.PropertyEQ)):
-            found[argument.this.name.lower()] = argument.expression
-        elif at < len(known):
-            found[known[at]] = argument
-        else:
-            raise _wrong(name, f"takes {len(known)} arguments", call, text)
-    if set(found) != set(known) and set(found) != set(_PARAMETERS[name]):
-        raise _wrong(name, f"takes {', '.join(known)}", call, text)
-    return found
+    given = [one for one in call.expressions if isinstance(one, (exp.Kwarg, exp.PropertyEQ))]
+    placed = [one for one in call.expressions if not isinstance(one, (exp.Kwarg, exp.PropertyEQ))]
+    named = {one.this.name.lower(): one.expression for one in given}
+    known = [parameter for parameter in _PARAMETERS[name] if parameter not in named]
+    if "key" in known and len(placed) < len(known):
+        known.remove("key")
+    if len(placed) > len(known):
+        raise _wrong(name, f"takes {len(_PARAMETERS[name])} arguments", placed[len(known)], text)
+    if len(placed) < len(known) or not set(named) <= set(_PARAMETERS[name]):
+        raise _wrong(name, f"takes {', '.join(_PARAMETERS[name])}", call, text)
+    return named | dict(zip(known, placed, strict=True))
 
 
 def _length(name: str, tree: exp.Expr, call: exp.Expr, text: str) -> int:
