@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from properties.tables import bag
 
 from velaria_core import DataflowSession, VelariaError
+from velaria_core.execution import progress_bar
 
 GROUPED = "SELECT k, sum(v) AS s, count(*) AS n FROM t GROUP BY k"
 
@@ -294,3 +298,53 @@ def test_writers_in_many_threads_lose_nothing(session: DataflowSession) -> None:
         writer.join()
     is_fresh(session, "m", GROUPED)
     assert {k: n for k, _, n in rows(session, "SELECT * FROM m")}["x"] == 8
+
+
+class Screen(io.StringIO):
+    """Standard error, of a terminal or not."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_view_that_takes_its_time_shows_how_far_it_is(
+    session: DataflowSession, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """Of its rows, once they are in its feeds; only on a terminal."""
+    monkeypatch.setattr(progress_bar, "DELAY_SECONDS", 0)
+    monkeypatch.setattr(progress_bar, "_STEP_SECONDS", 0.002)
+    monkeypatch.setenv("TERM", "xterm")
+    session.sql("CREATE TABLE numbers AS SELECT range AS n FROM range(400_000)")
+    screen = Screen(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    session.sql("CREATE MATERIALIZED VIEW kept AS SELECT n % 10 AS digit, count(*) AS c FROM numbers GROUP BY ALL")
+    if not terminal:
+        assert screen.getvalue() == ""
+        return
+    *_, shown, after = screen.getvalue().split("\r\x1b[K")
+    shares = [int(share) for share in re.findall(r"([0-9]+)%", shown)]
+    assert {share for share in shares if 0 < share < 100}
+    assert shares == sorted(shares)
+    assert after == ""
+    assert rows(session, "SELECT sum(c) FROM kept") == [(400_000,)]
+
+
+def test_a_view_over_a_source_shows_the_time_alone(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_bar, "DELAY_SECONDS", 0)
+    monkeypatch.setattr(progress_bar, "_STEP_SECONDS", 0.0005)
+    monkeypatch.setenv("TERM", "xterm")
+    session.sql("CREATE SOURCE TABLE pushed (n BIGINT) USING queue")
+    session.queue_source("pushed").push_rows([[number] for number in range(100_000)])
+    session.queue_source("pushed").close_input()
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    session.sql("CREATE MATERIALIZED VIEW summed AS SELECT n % 10 AS digit, sum(n) AS s FROM pushed GROUP BY ALL")
+    *_, shown, after = screen.getvalue().split("\r\x1b[K")
+    assert "running" in shown
+    assert after == ""
+    assert "%" not in shown

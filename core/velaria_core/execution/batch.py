@@ -26,7 +26,7 @@ ARROW_SCHEMA = "'ARROW:schema'"
 def running(engine: Engine, root: Node) -> Iterator[tuple[Cursor, Lowered]]:
     """A cursor with the plan's Arrow data bound, and a progress bar for long work on a terminal."""
     lowered = lower(root)
-    with engine.cursor(lowered.feeds, lowered.files) as cursor, progress_bar(cursor):
+    with engine.cursor(lowered.feeds, lowered.files) as cursor, progress_bar(cursor.progress):
         yield cursor, lowered
 
 
@@ -44,7 +44,7 @@ def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
     lowered = lower(root)
     with ExitStack() as opening:
         cursor = opening.enter_context(engine.cursor(lowered.feeds, lowered.files))
-        with progress_bar(cursor):
+        with progress_bar(cursor.progress):
             inner = cursor.reader(lowered.sql, READER_ROWS)
         held = opening.pop_all()
 
@@ -52,7 +52,7 @@ def reader(engine: Engine, root: Node) -> pa.RecordBatchReader:
         with held:
             found = cursor.batches(inner)
             # Up to the first rows it is the engine that takes its time; then the reader may be printing them.
-            with progress_bar(cursor):
+            with progress_bar(cursor.progress):
                 first = next(found, None)
             if first is not None:
                 yield first

@@ -203,6 +203,12 @@ class Feeds:
         with self._engine.cursor() as cursor:
             cursor.rows(f"DELETE FROM {feed.sql} WHERE {_POSITION} <= {position:d}")
 
+    def left(self, view: str) -> int:
+        """How many changes wait in the feeds of a view."""
+        with self._engine.cursor() as cursor:
+            counts = (cursor.rows(f"SELECT count(*) FROM {feed.sql}") for feed in self.of_view(view))
+            return sum(count for ((count,),) in counts)
+
     def listen(self, feed: Feed, waker: Callable[[], None] | None) -> None:
         """Call `waker` when the feed may have rows; None: nobody reads it."""
         if waker is None:

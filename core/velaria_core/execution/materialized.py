@@ -16,6 +16,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from velaria_core.execution.checkpoint import STATE_FILE
 from velaria_core.execution.duck import Cursor, Engine
 from velaria_core.execution.feeds import SCHEMA, Feed, Feeds, FeedSource, exists
 from velaria_core.execution.options import StreamOptions
+from velaria_core.execution.progress_bar import progress_bar
 from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.execution.search.indexes import Indexes
 from velaria_core.execution.sinks.table import TableSink
@@ -134,7 +136,7 @@ class Views:
         schema = lower.schema(self._engine, node)
         columns = ", ".join(f"{quoted(item.name)} {duckdb_type(item.type)}" for item in schema)
         with self._feeds.locked, self._engine.cursor() as cursor:
-            with cursor.transaction():
+            with progress_bar(cursor.progress), cursor.transaction():
                 made = [self._feeds.create(cursor, view.name, base, found) for base, found in bases.items()]
                 cursor.rows(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                 cursor.rows(f"CREATE TABLE IF NOT EXISTS {_NUMBERS} (view VARCHAR, number BIGINT)")
@@ -147,7 +149,8 @@ class Views:
         self._views[view.name.lower()] = view
         try:
             self._open(view, node)
-            self._advance(view)
+            with progress_bar(lambda: self._share(view)):
+                self._advance(view)
         except BaseException:
             self.drop(view.name)
             raise
@@ -157,7 +160,8 @@ class Views:
         """Take up a view of a database that was opened: catch up with what its bases have got."""
         self._views[view.name.lower()] = view
         try:
-            self._bring_up(view)
+            with progress_bar(lambda: self._share(view)):
+                self._bring_up(view)
         except VelariaError as error:
             _fell_behind(view, error)
         self._keep()
@@ -223,7 +227,7 @@ class Views:
             VelariaError: what keeps it from being fresh.
         """
         view = self._views[name.lower()]
-        with view.lock:
+        with view.lock, progress_bar(lambda: self._share(view)):
             try:
                 if view.query is None or not view.query.is_active:
                     return self._bring_up(view)
@@ -239,6 +243,16 @@ class Views:
             rows = view.query.process_available()
             view.error = None
             return rows
+
+    def _share(self, view: View) -> float | None:
+        """How much of what the stored tables have for a view its query has taken in; None where nobody knows."""
+        query = view.query
+        if query is None or view.live:
+            return None
+        taken: int = query.progress()["rows_in"]
+        with suppress(VelariaError):  # the session may be about to close
+            return taken / max(taken + self._feeds.left(view.name), 1)
+        return None
 
     def _bring_up(self, view: View) -> int:
         with view.lock:

@@ -6,10 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from velaria_core.execution.duck import Cursor
 
 DELAY_SECONDS = 1.0
 _STEP_SECONDS = 0.2
@@ -20,13 +18,17 @@ enabled = True
 
 
 @contextmanager
-def progress_bar(cursor: Cursor) -> Iterator[None]:
-    """Show how far `cursor`'s statement is, on stderr, while the body runs."""
+def progress_bar(share: Callable[[], float | None]) -> Iterator[None]:
+    """Show how far the body is, on stderr, while it runs.
+
+    Args:
+        share: from 0 to 1, None where nobody knows. Asked from another thread, now and then.
+    """
     if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         yield
         return
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(cursor, done), name="velaria-progress", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(share, done), name="velaria-progress", daemon=True)
     watcher.start()
     try:
         yield
@@ -35,12 +37,12 @@ def progress_bar(cursor: Cursor) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(cursor: Cursor, done: threading.Event) -> None:
+def _watch(share: Callable[[], float | None], done: threading.Event) -> None:
     started = time.monotonic()
     if done.wait(DELAY_SECONDS):
         return
     while not done.wait(_STEP_SECONDS):
-        sys.stderr.write("\r" + render(cursor.progress(), time.monotonic() - started))
+        sys.stderr.write("\r" + render(share(), time.monotonic() - started))
         sys.stderr.flush()
     sys.stderr.write("\r\x1b[K")
     sys.stderr.flush()
