@@ -205,18 +205,19 @@ def limit(_options: argparse.Namespace) -> Figures:
 
 
 def _epochs_over(keys: int, memory_limit: str | None) -> tuple[float, float, float]:
-    """A running count of `keys` integer keys, all of which were seen: epochs of 10k random ones, the same change."""
-    chance = np.random.default_rng(1)
+    """A running count of `keys` integer keys, all of which were seen: epochs of 10k random ones. These are of the same
+    range however many there are, so that the change is the same: few keys in a row are counted by their place."""
+    chance, apart = np.random.default_rng(1), max(KEYS.values()) // keys
     sink = CallbackSink(_nowhere)
     with DataflowSession(memory_limit=memory_limit) as session:
         source = MemorySource(schema=pa.schema([("k", pa.int64())]), bounded=False)
         query = session.read_stream(source, "rows").group_by("k").agg(n=fn.count()).write_stream(sink)
         for first in range(0, keys, EPOCH_ROWS):
-            source.add(pa.table({"k": pa.array(np.arange(first, min(first + EPOCH_ROWS, keys)))}))
+            source.add(pa.table({"k": pa.array(apart * np.arange(first, min(first + EPOCH_ROWS, keys)))}))
             query.process_available()
         taken = []
         for _ in range(40):
-            touched = chance.integers(0, keys, 10_000) if keys > 10_000 else np.arange(keys)
+            touched = apart * (chance.integers(0, keys, 10_000) if keys > 10_000 else np.arange(keys))
             source.add(pa.table({"k": pa.array(touched[chance.integers(0, len(touched), EPOCH_ROWS)])}))
             began = perf_counter()
             query.process_available()
@@ -231,10 +232,25 @@ def _nowhere(_epoch: int, _changes: pa.Table) -> None:
 
 # --- rows that are kept --------------------------------------------------------------------------------------
 
-OF_ROWS = {
+
+def counts(rows: pa.Table, state: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """How many rows a key had so far, and nothing else."""
+    came = pa.table({"k": rows.column("k"), "n": pa.array(np.ones(len(rows), np.int64))})
+    summed = pa.concat_tables([came, state]).group_by("k").aggregate([("n", "sum")]).rename_columns(["k", "n"])
+    return summed.slice(0, 0), summed
+
+
+_COUNTS = pa.schema([("k", pa.int64()), ("n", pa.int64())])
+OF_ROWS: dict[str, str | Callable[[StreamingDataFrame], StreamingDataFrame]] = {
     "join": "SELECT l.k, l.v, r.name FROM l JOIN r ON l.k = r.k",
     "outer": "SELECT l.k, l.v, r.name FROM l LEFT JOIN r ON l.k = r.k",
     "keyed": "SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS place FROM l",
+    "states": "SELECT k, stddev(v) AS s FROM l GROUP BY k",
+    "sessions": (
+        "SELECT k, window_start, count(*) AS n "
+        "FROM SESSION(TABLE l PARTITION BY k, DESCRIPTOR(v), INTERVAL '1 second') GROUP BY k, window_start, window_end"
+    ),
+    "function": lambda rows: rows.group_by("k").apply_in_batches(counts, _COUNTS, _COUNTS.remove(0)),
 }
 
 
@@ -255,7 +271,10 @@ def _of_rows(name: str, options: argparse.Namespace) -> Figures:
 
 
 def _epochs_over_rows(
-    sql: str, rows: int, checkpoint: Path | None, memory_limit: str | None = None
+    asked: str | Callable[[StreamingDataFrame], StreamingDataFrame],
+    rows: int,
+    checkpoint: Path | None,
+    memory_limit: str | None = None,
 ) -> tuple[float, float]:
     """Milliseconds of an epoch of 1,000 rows of random keys, over so many rows in all, two of each key."""
     chance = np.random.default_rng(1)
@@ -265,10 +284,11 @@ def _epochs_over_rows(
         right = MemorySource(schema=pa.schema([("k", pa.int64()), ("name", pa.string())]), bounded=False)
         for name, source in (("l", left), ("r", right)):
             session.create_temp_view(name, session.read_stream(source, name))
-        query = session.stream_sql(sql).write_stream(
+        frame = session.stream_sql(asked) if isinstance(asked, str) else asked(session.stream_sql("SELECT * FROM l"))
+        query = frame.write_stream(
             CallbackSink(_nowhere), checkpoint_path=None if checkpoint is None else str(checkpoint)
         )
-        both = " JOIN " in sql
+        both = isinstance(asked, str) and " JOIN " in asked
 
         def added(some: np.ndarray, number: int) -> None:
             left.add(pa.table({"k": pa.array(some), "v": pa.array(some * 7 + number)}))

@@ -56,9 +56,7 @@ SHAPES: dict[str, Callable[[Any], Any]] = {
     "a function": lambda events: events.group_by("k").apply_in_batches(
         visits, _VISITS, _OPEN.remove(0), order_by="ts", expires="until"
     ),
-    "states": lambda events: (
-        events.window("ts", 20_000).group_by("window_start", "k").agg(last=fn.max("k"))
-    ),
+    "states": lambda events: events.window("ts", 20_000).group_by("window_start", "k").agg(last=fn.max("k")),
 }
 
 

@@ -653,6 +653,29 @@ def test_without_faiss_it_is_exact(session: DataflowSession, monkeypatch: pytest
         session.sql("CREATE VECTOR INDEX other ON c(e) WITH (method = 'hnsw')")
     assert refused.value.code == "vector_index.extra"
     assert refused.value.place is not None
+    monkeypatch.undo()
+    assert explained(session, "cosine")["backend"] == "faiss-hnsw"
+
+
+@pytest.mark.usefixtures("faiss")
+def test_an_approximate_index_that_could_not_be_built_is_built_at_the_next_search(
+    session: DataflowSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create_dataframe(clusters(500, 1)).save_as_table("c")
+    session.create_index("c_e", "c", "e", method="hnsw", recall=0.8)
+    change(session, "DELETE FROM main.c", table="c")
+    session.vector_search("c", "e", ASKED[0], 1).count()
+    session.create_dataframe(clusters(500, 2)).insert_into("c")
+
+    def fail(*_: object) -> None:
+        raise ExternalError("disk.full", "the disk is full")
+
+    monkeypatch.setattr(VectorIndex, "build_approximate", fail)
+    for _ in range(2):
+        with pytest.raises(ExternalError):
+            session.vector_search("c", "e", ASKED[0], 1).count()
+    monkeypatch.undo()
+    assert explained(session, "cosine")["backend"] == "faiss-hnsw"
 
 
 def test_indexes_of_before_there_were_options(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
 from velaria_core.types import quoted
 
-VERSION: Final = 3
+VERSION: Final = 4
 STATE_FILE: Final = "state.duckdb"
 _KEPT_POINTS: Final = 100  # at most; older ones are of no use
 

@@ -24,7 +24,8 @@ class StreamOptions:
         keys: columns that identify a row of the result: the sink is then told of changes by key, as upserts. A sink
             that takes nothing else is told so without them where the plan has keys, as an aggregate has.
         delivery_mode: what a restart should promise; the query reports what holds.
-        checkpoint_interval: how many epochs share one durable commit at most; fewer do when no rows wait.
+        checkpoint_interval: how many epochs share one durable commit at most, and come out with it; fewer do when no
+            rows wait.
         epoch_rows_max: rows after which an epoch is full. A larger batch is several epochs in one commit.
         max_inflight_batches: batches that wait for the query at most; then pulling pauses. Small batches wait
             together as one, up to `epoch_rows_max` rows.
@@ -50,7 +51,7 @@ class StreamOptions:
     output_mode: OutputMode = OutputMode.UPDATE
     keys: tuple[str, ...] = ()
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
-    checkpoint_interval: int = 1
+    checkpoint_interval: int = 4
     epoch_rows_max: int = 65_536
     max_inflight_batches: int = 2
     backpressure_high_watermark: int = 2

@@ -306,8 +306,17 @@ class Indexes:
                 opened = self._new(index, cursor)
                 self._fill(index, opened, cursor)
             self._save(index, opened, now.token())
+        if isinstance(opened, VectorIndex) and not self._engine.settings.read_only:
+            self._approximate(index.options, opened)
         self._opened[name] = opened
         return opened
+
+    @staticmethod
+    def _approximate(asked: IndexOptions, opened: VectorIndex) -> None:
+        """Build the approximate index that was asked for, where it is not there: at first, after building it has
+        failed, or once FAISS is back."""
+        if not asked.is_exact and opened.approximate is None and len(opened) and is_installed():
+            opened.build_approximate(asked.method, Metric(asked.metric.value), asked.recall)
 
     def _brought_up(self, index: Index, opened: VectorIndex | KeywordIndex, now: _State, cursor: Cursor) -> bool:
         """Change an index by what has changed in its table; False where it is better built anew: nothing is changed."""
@@ -382,9 +391,6 @@ class Indexes:
             opened.commit(token)
             if opened.merge_is_due:
                 opened.merge()
-            asked = index.options
-            if not asked.is_exact and opened.approximate is None and len(opened) and is_installed():
-                opened.build_approximate(asked.method, Metric(asked.metric.value), asked.recall)
         else:
             if opened.merge_is_due:
                 opened.merge()
