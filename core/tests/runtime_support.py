@@ -186,7 +186,8 @@ class Gathered(Guarded):
 def query_over(
     *sources: abi.Source, sink: abi.Sink, sql: str = "SELECT k, v FROM one", clock: Clock = SYSTEM_CLOCK, **options: Any
 ) -> StreamingQuery:
-    """A query over streams `one`, `two`, ... that runs by this clock."""
+    """A query over streams `one`, `two`, ... that runs by this clock, and commits each epoch unless told otherwise."""
+    options = {"checkpoint_interval": 1, **options}
     session = DataflowSession(threads=1)
     for name, source in zip(("one", "two", "three"), sources, strict=False):
         session.create_temp_view(name, session.read_stream(source, name))

@@ -167,13 +167,17 @@ def test_a_failed_epoch_takes_the_states_back(session: DataflowSession, tmp_path
 
     sink, undisturbed = MemorySink(), MemorySink()
     with pytest.raises(DataError) as caught:
-        of(fragile).write_stream(sink, epoch_rows_max=1, checkpoint_path=str(tmp_path)).process_available()
+        of(fragile).write_stream(
+            sink, epoch_rows_max=1, checkpoint_interval=1, checkpoint_path=str(tmp_path)
+        ).process_available()
     assert caught.value.code == "function.failed"
     assert "fragile raised ValueError: seven" in caught.value.message
     assert 'in fragile: raise ValueError("seven")' in caught.value.message
     before = rows_of(sink)
     broken = False
-    of(fragile).write_stream(sink, epoch_rows_max=1, checkpoint_path=str(tmp_path)).process_available()
+    of(fragile).write_stream(
+        sink, epoch_rows_max=1, checkpoint_interval=1, checkpoint_path=str(tmp_path)
+    ).process_available()
     of(totals).write_stream(undisturbed, epoch_rows_max=1).process_available()
     assert len(before) == 6
     assert bag(rows_of(sink)) == bag(rows_of(undisturbed))

@@ -66,6 +66,19 @@ def test_epochs_share_a_commit(tmp_path: Path) -> None:
     assert [call for call in sink.calls if call in ("stage", "commit")][:8] == ["stage"] * 4 + ["commit"] * 4
 
 
+@pytest.mark.parametrize(("epoch_ms", "groups"), [(0, [4, 4, 2]), (120, [2] * 5), (300, [1] * 10)])
+def test_unless_told_a_few_epochs_share_a_commit_that_is_not_late(
+    tmp_path: Path, epoch_ms: int, groups: list[int]
+) -> None:
+    clock = ManualClock()
+    sink = Gathered(staging=lambda _epoch, _rows: clock.advance(epoch_ms), blocking=False)
+    options: dict[str, Any] = {"checkpoint_path": str(tmp_path), "epoch_rows_max": 1, "checkpoint_interval": None}
+    query = query_over(Scripted(TEN), sink=sink, clock=clock, **options)
+    assert query.process_available() == 10
+    query.stop()
+    assert [len(epochs) for _, _, epochs in points(tmp_path)] == groups
+
+
 def test_a_group_does_not_wait_for_rows_that_do_not_come(tmp_path: Path) -> None:
     """An interval is the most epochs of a commit: an idle query has all of its output visible."""
     source, sink = Scripted(TEN, bounded=False), Gathered()

@@ -131,7 +131,7 @@ class Engine:
                 with suppress(duckdb.CatalogException):
                     self._root.create_function(
                         name,
-                        _remembered(function),
+                        function,
                         parameters,
                         kind,
                         type=PythonUDFType.ARROW,
@@ -253,9 +253,10 @@ def _raised(message: str) -> VelariaError | None:
     return next((error for word, error in tuple(_RAISED) if word in message), None)
 
 
+# Made once: engines of one file share a function, and it is called after the engine that brought it has been closed.
 _FUNCTIONS: Final[tuple[tuple[str, Callable[..., pa.Array], list[Any], str], ...]] = (
-    *([(JIEBA_FUNCTION, _jieba, ["VARCHAR"], "VARCHAR[]")] if has_jieba() else []),
-    (SNIPPET_FUNCTION, _snippets, list(SNIPPET_TYPES), "VARCHAR"),
+    *([(JIEBA_FUNCTION, _remembered(_jieba), ["VARCHAR"], "VARCHAR[]")] if has_jieba() else []),
+    (SNIPPET_FUNCTION, _remembered(_snippets), list(SNIPPET_TYPES), "VARCHAR"),
 )
 
 

@@ -6,11 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from velaria_core.contract import abi
 from velaria_core.contract.modes import DeliveryMode, ExecutionMode, OutputMode, Trigger, TriggerKind
 from velaria_core.errors import InputError, did_you_mean
+
+# While rows wait, so many epochs share a commit, as most of one is the same for several; but none comes out much later.
+COMMIT_EPOCHS: Final = 4
+COMMIT_MS: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,7 @@ class StreamOptions:
             that takes nothing else is told so without them where the plan has keys, as an aggregate has.
         delivery_mode: what a restart should promise; the query reports what holds.
         checkpoint_interval: how many epochs share one durable commit at most, and come out with it; fewer do when no
-            rows wait.
+            rows wait. None: `COMMIT_EPOCHS` where the query is durable, or fewer that have taken `COMMIT_MS`.
         epoch_rows_max: rows after which an epoch is full. A larger batch is several epochs in one commit.
         max_inflight_batches: batches that wait for the query at most; then pulling pauses. Small batches wait
             together as one, up to `epoch_rows_max` rows.
@@ -51,7 +55,7 @@ class StreamOptions:
     output_mode: OutputMode = OutputMode.UPDATE
     keys: tuple[str, ...] = ()
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
-    checkpoint_interval: int = 4
+    checkpoint_interval: int | None = None
     epoch_rows_max: int = 65_536
     max_inflight_batches: int = 2
     backpressure_high_watermark: int = 2
@@ -70,7 +74,8 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if (given := getattr(self, name)) < least:
+            given = getattr(self, name)
+            if given is not None and given < least:
                 raise InputError("option.value", f"{name} is {least} or more, not {given}")
         if self.backpressure_low_watermark >= self.backpressure_high_watermark:
             raise InputError(
@@ -104,7 +109,7 @@ class StreamKeywords(TypedDict, total=False):
     keys: Sequence[str]
     delivery_mode: str
     checkpoint_delivery_mode: str
-    checkpoint_interval: int
+    checkpoint_interval: int | None
     epoch_rows_max: int
     max_inflight_batches: int
     backpressure_high_watermark: int
@@ -161,9 +166,10 @@ def _of_its_kind(name: str, value: Any) -> Any:
         return os.fspath(value)
     if name in ("late_sink", "dead_letter") and isinstance(value, abi.Sink):
         return value
-    if type(value) is type(default):
+    kind = int if name == "checkpoint_interval" else type(default)
+    if type(value) is kind:
         return value
-    what = _KINDS.get(type(default)) or ("a folder" if name == "checkpoint_path" else "a sink")
+    what = _KINDS.get(kind) or ("a folder" if name == "checkpoint_path" else "a sink")
     raise InputError("option.value", f"{name} is {what}, not {value!r}")
 
 

@@ -43,7 +43,7 @@ from velaria_core.execution.explain import machine
 from velaria_core.execution.listeners import Listeners
 from velaria_core.execution.mirror import Mirror
 from velaria_core.execution.moments import from_micros
-from velaria_core.execution.options import StreamOptions
+from velaria_core.execution.options import COMMIT_EPOCHS, COMMIT_MS, StreamOptions
 from velaria_core.execution.policy import DeadLetters, Retries, blamed, not_taken
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
@@ -122,6 +122,7 @@ class StreamingQuery(Reported):
         self._unacknowledged: dict[str, abi.Offset] = {}  # of a durable epoch that was not published yet
         # When the last epoch without rows ran, with none since that had some: for which ended sources, and ticks.
         self._idled: tuple[frozenset[str], float] | None = None
+        self._open_since_ms = 0.0
         self._open_loads: list[Load] = []  # kept where a DataError does not fail the query
         self._batches_max: int | None = None
         self._error: VelariaError | None = None
@@ -667,13 +668,24 @@ class StreamingQuery(Reported):
         """Run a load, and make it durable unless more waits and the checkpoint interval is not over."""
         self._reporter.status(QueryStatus.RUNNING)
         began_ms = self._clock.ticks_ms()
+        if not self._epochs.open:
+            self._open_since_ms = began_ms
         self._run_epochs(load, self._options.epoch_rows_max)
-        if not more or self._epochs.open >= self._options.checkpoint_interval:
+        if not more or self._is_commit_due():
             self._commit()
             self._retries.succeeded()
             self._reflect()
         behind = self._puller is not None and self._puller.backpressure
         self._pace.took(load.rows, self._clock.ticks_ms() - began_ms, behind=behind)
+
+    def _is_commit_due(self) -> bool:
+        """Whether the open epochs are as many as share a commit."""
+        interval = self._options.checkpoint_interval
+        if interval is not None:
+            return self._epochs.open >= interval
+        if self._options.checkpoint_path is None:
+            return True
+        return self._epochs.open >= COMMIT_EPOCHS or self._clock.ticks_ms() - self._open_since_ms >= COMMIT_MS
 
     def _run_epochs(self, load: Load, rows_max: int | None = None) -> None:
         self._idled = None if load.batches else (load.ended, self._clock.ticks_ms())
