@@ -115,14 +115,15 @@ SINKS: dict[str, Callable[[Path], Sink]] = {
 }
 
 
-# By name: epochs that share a commit, and batches that are larger than an epoch.
-GROUPS = {"grouped": StreamOptions(epoch_rows_max=6, checkpoint_interval=3), "cut": StreamOptions(epoch_rows_max=2)}
+# By name: epochs that share a commit, and batches that are larger than an epoch. Otherwise each epoch has its own.
+ALONE = StreamOptions(epoch_rows_max=6, checkpoint_interval=1)
+GROUPS = {"grouped": replace(ALONE, checkpoint_interval=3), "cut": replace(ALONE, epoch_rows_max=2)}
 
 
 def query(folder: Path, sink: str = "folder", at: Callable[[Protocol], None] = nowhere) -> StreamingQuery:
     session = DataflowSession()
     session.create_temp_view("events", session.read_stream(Numbers(), "events"))
-    options = replace(GROUPS.get(sink, StreamOptions(epoch_rows_max=6)), checkpoint_path=str(folder / "checkpoint"))
+    options = replace(GROUPS.get(sink, ALONE), checkpoint_path=str(folder / "checkpoint"))
     made = SINKS["folder" if sink in GROUPS else sink](folder)
     return StreamingQuery(session._engine, session.stream_sql(SQL).node, made, options, at=at)
 
