@@ -303,7 +303,8 @@ def test_the_order_of_calls(session: DataflowSession, tmp_path: Path, durable: b
     where there is one."""
     traced = Traced()
     folder = str(tmp_path) if durable else None
-    query = session.read_stream(traced.source()).write_stream(traced.sink(), epoch_rows_max=1, checkpoint_path=folder)
+    options: Any = {"epoch_rows_max": 1, "checkpoint_path": folder, "checkpoint_interval": 1}
+    query = session.read_stream(traced.source()).write_stream(traced.sink(), **options)
     query.process_available()
     query.stop()
     calls = traced.calls
