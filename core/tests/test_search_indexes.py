@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties.profile import examples
 from search_support import clustered
 
 from velaria_core import DataflowSession, InputError, col
@@ -349,7 +350,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@examples(6)
 @given(HISTORIES)
 def test_any_history_of_a_table(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str, int]]) -> None:
     path = tmp_path_factory.mktemp("history") / "s.db"
