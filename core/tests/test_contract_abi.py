@@ -298,7 +298,7 @@ def test_context_fields_c41() -> None:
     }
     assert names(SinkContext) == {
         *("query_id", "checkpoint_path", "execution_mode", "transport_mode"),
-        *("schema", "mode", "output_mode", "keys", "delivery_mode", "last_epoch", "diff"),
+        *("schema", "mode", "output_mode", "keys", "delivery_mode", "last_epoch", "diff", "state_id"),
     }
 
 

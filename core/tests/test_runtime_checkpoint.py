@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from runtime_support import PATIENCE_S, Gathered, Scripted, numbered, query_over
 
+from velaria_core.contract import abi
 from velaria_core.contract.codec import Checkpoint
 from velaria_core.errors import InputError, StateError, VelariaError
 from velaria_core.execution.clock import ManualClock
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.runtime import StreamingQuery
+from velaria_core.execution.sinks.csv_append import CsvAppendSink
+from velaria_core.execution.sinks.file_set import FileSetSink
+from velaria_core.execution.sinks.table import TableSink
 
 TEN = [numbered(value) for value in range(10)]
 SUM = "SELECT k, count(*) AS n FROM one GROUP BY k"
@@ -195,6 +199,53 @@ def test_two_queries_of_one_process_do_not_share_a_checkpoint(tmp_path: Path) ->
     two = opened(tmp_path)
     assert two.process_available() == 10
     two.stop()
+
+
+@pytest.mark.parametrize("make", ["csv", "files", "table"])
+def test_durable_queries_write_to_one_place_in_turn(make: str, tmp_path: Path) -> None:
+    """Their epochs have the same numbers; each goes on with its own, whoever wrote there meanwhile."""
+    engine = Engine(Settings(threads=1))
+
+    def sink() -> abi.Sink:
+        match make:
+            case "csv":
+                return CsvAppendSink(engine, tmp_path / "out.csv")
+            case "files":
+                return FileSetSink(engine, tmp_path / "out", "csv")
+            case _:
+                return TableSink("out", engine=engine)
+
+    for batches in (3, 1, 2):
+        for name in ("one", "two"):
+            query = query_over(
+                Scripted(TEN),
+                sink=sink(),
+                sql=f"SELECT '{name}' AS k, v FROM one",
+                checkpoint_path=str(tmp_path / name),
+                epoch_rows_max=1,
+            )
+            assert query.await_termination(PATIENCE_S, max_batches=batches)
+    with engine.cursor() as cursor:
+        read = {
+            "csv": f"read_csv('{tmp_path}/out.csv')",
+            "files": f"read_csv('{tmp_path}/out/part-*.csv')",
+            "table": "out",
+        }[make]
+        found = cursor.rows(f"SELECT k, v FROM {read} ORDER BY ALL")
+    assert found == [(name, value) for name in ("one", "two") for value in range(6)]
+    engine.close()
+
+
+def test_a_state_has_an_identity_that_outlives_restarts(tmp_path: Path) -> None:
+    told = []
+    for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "two", None):
+        sink = Gathered()
+        query_over(Scripted(TEN), sink=sink, checkpoint_path=str(folder) if folder else None).stop()
+        told.append(sink.contexts[0].state_id)
+    first, again, other, nothing = told
+    assert first == again
+    assert len({first, other, nothing}) == 3
+    assert nothing == ""
 
 
 def test_output_for_a_sink_that_is_not_there(tmp_path: Path) -> None:

@@ -481,6 +481,48 @@ def test_a_sink_ahead_of_its_query_is_refused(make: str, tmp_path: Path, engine:
     _written(sink(), TABLE).close()  # a query that begins
 
 
+@pytest.mark.parametrize("make", ["csv", "files", "table"])
+def test_queries_that_write_in_turn_have_epochs_of_their_own(make: str, tmp_path: Path, engine: Engine) -> None:
+    """What one query staged or committed neither stands for an epoch of another one nor is removed by it."""
+    targets: dict[str, Callable[[], Target]] = {
+        "csv": lambda: _Csv(engine, tmp_path / "out.csv"),
+        "files": lambda: _FileSet(engine, tmp_path / "set", "parquet"),
+        "table": lambda: _TableFile(tmp_path / "out.duckdb"),
+    }
+    target = targets[make]()
+
+    def opened(state_id: str, last_epoch: int) -> Any:
+        sink = target.sink()
+        sink.open(sink_context(SinkMode.APPEND, last_epoch, state_id))
+        return sink
+
+    def of(state_id: str, epoch: int) -> pa.Table:
+        return pa.table([[epoch], [state_id], [0.0]], schema=ROWS)
+
+    staged: dict[str, str] = {}
+    # By turns a query commits what it left, and an epoch more, and leaves one more: durable, but not visible yet.
+    for turn, state_id in enumerate(["one" * 8, "two" * 8] * 3):
+        last = 2 * (turn // 2)
+        sink = opened(state_id, last)
+        if state_id in staged:
+            sink.commit(last, staged[state_id])
+            sink.commit(last - 1, staged[state_id + "before"])  # known already
+        for epoch in (last + 1, last + 2):
+            ref = sink.stage(epoch, of(state_id, epoch))
+            if epoch == last + 1:
+                sink.commit(epoch, ref)
+                staged[state_id + "before"] = ref
+        staged[state_id] = ref
+        sink.stage(last + 3, of(state_id, -1))  # never durable
+        sink.close()
+    for state_id in ("one" * 8, "two" * 8):
+        sink = opened(state_id, 6)
+        sink.commit(6, staged[state_id])
+        sink.close()
+    found = sorted((row["v"], row["k"]) for row in target.content().to_pylist())
+    assert found == [(state_id, epoch) for state_id in ("one" * 8, "two" * 8) for epoch in range(1, 7)]
+
+
 # --- file set
 
 

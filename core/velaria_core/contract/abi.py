@@ -299,6 +299,9 @@ class SinkContext:
         last_epoch: the last epoch that is durable in the query, 0 at its very start. Output staged for later
             epochs is left from a crash: remove it. Output staged for this epoch or earlier is to be kept: its
             `commit` follows where it may be missing.
+        state_id: of the query's durable state: the same after each restart, and no other query's; empty where it
+            has none. Epochs are counted by it, so that queries may write to one place in turn: what others staged
+            or committed there says nothing of this one's.
     """
 
     query_id: str
@@ -312,6 +315,7 @@ class SinkContext:
     delivery_mode: DeliveryMode = DeliveryMode.EXACTLY_ONCE
     last_epoch: int = 0
     diff: str = DIFF
+    state_id: str = ""
 
 
 @runtime_checkable

@@ -371,7 +371,7 @@ class SinkCase:
     folds: bool = True
 
 
-def sink_context(mode: SinkMode, last_epoch: int = 0) -> SinkContext:
+def sink_context(mode: SinkMode, last_epoch: int = 0, state_id: str = "") -> SinkContext:
     """What a runtime would say to `open`."""
     return SinkContext(
         query_id="stream-query-1",
@@ -386,6 +386,7 @@ def sink_context(mode: SinkMode, last_epoch: int = 0) -> SinkContext:
         keys=KEYS if mode is SinkMode.UPSERT else (),
         delivery_mode=DeliveryMode.EXACTLY_ONCE,
         last_epoch=last_epoch,
+        state_id=state_id,
     )
 
 

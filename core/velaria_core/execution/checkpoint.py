@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,9 @@ class Ledger:
         self._cursor = store.cursor
         self._written = 0
         self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_query (version BIGINT, fingerprint VARCHAR)")
+        self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_identity (id VARCHAR)")
+        if not self._cursor.rows("SELECT 1 FROM velaria_identity"):
+            self._cursor.rows("INSERT INTO velaria_identity VALUES ($1)", [uuid.uuid4().hex])
         self._cursor.rows(
             "CREATE TABLE IF NOT EXISTS velaria_epochs "
             "(epoch BIGINT, offsets VARCHAR, staged VARCHAR, batches BIGINT, times VARCHAR)"
@@ -122,6 +126,11 @@ class Ledger:
         for table in self.tables():
             self._cursor.rows(f"DROP TABLE {quoted(table)}")
         self._cursor.rows("DELETE FROM velaria_query")
+
+    def state_id(self) -> str:
+        """What tells this state from that of any other query."""
+        ((found,),) = self._cursor.rows("SELECT id FROM velaria_identity")
+        return str(found)
 
     def last(self) -> EpochRecord:
         """The last durable point."""

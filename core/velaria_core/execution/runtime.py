@@ -186,6 +186,7 @@ class StreamingQuery(Reported):
         # Before the steps: those of another query would not fit the tables that they find.
         plan = fingerprint(self._plan)
         ledger = Ledger(store, plan, options.output_mode) if options.checkpoint_path is not None else None
+        self._state_id = ledger.state_id() if ledger is not None else ""
         streams = {id(stream.relation): stream.source.info().append_only for stream in self._inputs}
         workers = workers_of(state, options, self._held_parts)
         if workers is not None:
@@ -277,6 +278,7 @@ class StreamingQuery(Reported):
                 delivery_mode=self.delivery.held,
                 last_epoch=self._epochs.last.epoch,
                 diff=diff_name(schema.names),
+                state_id=self._state_id,
             )
             with blamed(f"sink {name}"):
                 sink.open(context)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,22 +26,29 @@ from velaria_core.execution.claims import locked, taken
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.files.paths import PathLike, within
 from velaria_core.execution.outside import outside, replace_file, sync_folder
-from velaria_core.execution.sinks.folding import refuse_if_ahead, staged_gone, staged_schema, write_file
+from velaria_core.execution.sinks.folding import (
+    is_left,
+    refuse_if_ahead,
+    staged_gone,
+    staged_name,
+    staged_schema,
+    write_file,
+)
 from velaria_core.types import literal
 
 
 @dataclass(frozen=True, slots=True)
 class _Sidecar:
-    """The last append: what of, and where in the file.
+    """The last append, and how far each query is.
 
     Attributes:
-        epoch: its epoch.
-        staged: the name of the file that held its rows.
+        epochs: the last epoch of each query that is appended, by `SinkContext.state_id`.
+        staged: the name of the file that held the rows of the last append.
         start: how long the file was before.
         end: how long it is after.
     """
 
-    epoch: int = 0
+    epochs: dict[str, int] = field(default_factory=dict)
     staged: str = ""
     start: int = 0
     end: int = 0
@@ -73,6 +79,7 @@ class CsvAppendSink:
         self._prefix = f".{self._path.name}.velaria-"
         self._lock = self._path.with_name(f".{self._path.name}.velaria.lock")
         self._sidecar = _Sidecar()
+        self._context: SinkContext | None = None
         self._held = ExitStack()
 
     def info(self) -> SinkInfo:
@@ -84,6 +91,7 @@ class CsvAppendSink:
             InputError[sink.schema]: the file begins with another header. InputError[file.not_found]: no such folder.
             StateError[sink.changed]: the file is shorter than it was. StateError[sink.ahead, sink.sidecar, sink.taken].
         """
+        self._context = context
         self._head = self._header_line(staged_schema(context).names) if self._header else b""
         if not self._path.parent.is_dir():
             raise InputError("file.not_found", f"there is no folder {self._path.parent}", hint="create it first")
@@ -92,14 +100,14 @@ class CsvAppendSink:
             self._sidecar = self._read_sidecar()
             if self._is_staged(self._sidecar.staged):
                 self._append()
-            refuse_if_ahead(str(self._path), self._sidecar.epoch, context)
+            epoch = self._sidecar.epochs.get(context.state_id, 0)
+            refuse_if_ahead(str(self._path), epoch, context)
             for staged in self._path.parent.glob(f"{_escaped(self._prefix)}*"):
-                digits = staged.name.removeprefix(self._prefix)[:8]
-                if digits.isdigit() and int(digits) > context.last_epoch:
+                if is_left(staged.name.removeprefix(self._prefix), context):
                     staged.unlink(missing_ok=True)
             self._check_file()
-            if self._sidecar.epoch and not context.last_epoch:
-                self._write_sidecar(_Sidecar(0, "", self._size(), self._size()))
+            if epoch and not context.last_epoch:
+                self._write_sidecar(replace(self._sidecar, epochs={**self._sidecar.epochs, context.state_id: 0}))
             self._held = held.pop_all()
 
     def _check_file(self) -> None:
@@ -124,7 +132,7 @@ class CsvAppendSink:
             )
 
     def stage(self, epoch: int, changes: pa.Table) -> str:
-        name = f"{self._prefix}{epoch:08d}-{uuid.uuid4().hex[:8]}"
+        name = f"{self._prefix}{staged_name(epoch, self._open_context())}"
         options = {"FORMAT": "csv", "HEADER": "false", "DELIMITER": literal(self._delimiter)}
         write_file(self._engine, changes, self._path.with_name(name), options)
         with outside(f"writing beside {self._path}"):
@@ -132,15 +140,17 @@ class CsvAppendSink:
         return name
 
     def commit(self, epoch: int, ref: str) -> None:
+        query = self._open_context().state_id
         with outside(f"appending to {self._path}"):
             if not self._is_staged(ref):
-                if epoch > self._sidecar.epoch:
+                if epoch > self._sidecar.epochs.get(query, 0):
                     raise staged_gone(str(self._path), epoch)
                 return
             if self._sidecar.staged != ref:
                 start = self._size()
                 added = len(self._lead(start)) + self._path.with_name(ref).stat().st_size
-                self._write_sidecar(_Sidecar(epoch, ref, start, start + added))
+                epochs = {**self._sidecar.epochs, query: epoch}
+                self._write_sidecar(_Sidecar(epochs, ref, start, start + added))
             self._append()
 
     def _append(self) -> None:
@@ -178,6 +188,10 @@ class CsvAppendSink:
 
     def close(self) -> None:
         self._held.close()
+
+    def _open_context(self) -> SinkContext:
+        assert self._context is not None, "stage and commit come after open"
+        return self._context
 
     # --- the file and its sidecar
 

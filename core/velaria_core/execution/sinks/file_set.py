@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,7 +25,14 @@ from velaria_core.execution.claims import locked, taken
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.files.paths import PathLike, within
 from velaria_core.execution.outside import outside, replace_file, sync_folder
-from velaria_core.execution.sinks.folding import refuse_if_ahead, staged_gone, staged_schema, write_file
+from velaria_core.execution.sinks.folding import (
+    is_left,
+    refuse_if_ahead,
+    staged_gone,
+    staged_name,
+    staged_schema,
+    write_file,
+)
 from velaria_core.types import type_name
 
 MANIFEST = "_manifest.jsonl"
@@ -56,14 +61,14 @@ class _Manifest:
 
     Attributes:
         head: the first line: format, mode and columns.
-        epoch: the last epoch of the query that wrote last.
+        epochs: the last epoch of each query, by `SinkContext.state_id`.
         live, dead: names that count, and names that an epoch of REPLACE has put out of use.
         lines: how many there are.
         size: of what is whole, in bytes.
     """
 
     head: dict[str, Any] | None = None
-    epoch: int = 0
+    epochs: dict[str, int] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     lines: int = 0
@@ -73,14 +78,13 @@ class _Manifest:
         self.lines += 1
         if "version" in line:
             self.head = line
-        elif line.get("begin"):
-            self.epoch = 0
-        else:
+            return
+        self.epochs[line["query"]] = line["epoch"]
+        if "file" in line:
             if line["replace"]:
                 self.dead += self.live
                 self.live.clear()
             self.live.append(line["file"])
-            self.epoch = line["epoch"]
 
 
 def _read(folder: Path) -> _Manifest:
@@ -146,6 +150,7 @@ class FileSetSink:
         self._manifest = _Manifest()
         self._replaces = False
         self._retired: list[str] = []
+        self._context: SinkContext | None = None
         self._held = ExitStack()
 
     def info(self) -> SinkInfo:
@@ -158,7 +163,7 @@ class FileSetSink:
             InputError[sink.schema]: the folder holds parts of another format, form or schema.
             StateError[sink.manifest, sink.ahead, sink.taken].
         """
-        self._replaces = context.mode is SinkMode.REPLACE
+        self._context, self._replaces = context, context.mode is SinkMode.REPLACE
         head = {
             "version": _VERSION,
             "format": self._format.value,
@@ -176,41 +181,35 @@ class FileSetSink:
                     f"{self._folder} holds {what} {found.head.get(what)}, the query gives {head[what]}",
                     hint="write to another folder",
                 )
-            refuse_if_ahead(str(self._folder), found.epoch, context)
-            self._clean(context.last_epoch)
+            refuse_if_ahead(str(self._folder), found.epochs.get(context.state_id, 0), context)
+            self._clean(context)
             if found.head is None:
                 self._add(head)
-            elif found.epoch and not context.last_epoch:
-                self._add({"begin": True, "query": context.query_id})
+            elif found.epochs.get(context.state_id) and not context.last_epoch:
+                self._add({"query": context.state_id, "epoch": 0})
             if self._replaces and found.lines > _COMPACT_LINES:
                 self._compact()
             self._held = held.pop_all()
 
-    def _clean(self, last_epoch: int) -> None:
+    def _clean(self, context: SinkContext) -> None:
         """Remove what a crash left: parts that were staged too late, and parts that no longer count."""
-        for epoch, path in self._hidden():
-            if epoch > last_epoch:
+        for path in self._folder.glob(".*part-*"):  # also what the engine left of one while it wrote it
+            if is_left(path.name.partition("part-")[2], context):
                 path.unlink(missing_ok=True)
         for name in self._manifest.dead:
             (self._folder / name).unlink(missing_ok=True)
         self._retired = []
 
-    def _hidden(self) -> Iterator[tuple[int, Path]]:
-        """Staged parts and their epochs; also what the engine left of one while it wrote it."""
-        for path in self._folder.glob(".*part-*"):
-            digits = path.name.partition("part-")[2][:8]
-            if digits.isdigit():
-                yield int(digits), path
-
     def stage(self, epoch: int, changes: pa.Table) -> str:
-        name = f"part-{epoch:08d}-{uuid.uuid4().hex[:8]}.{self._format.value}"
+        name = f"part-{staged_name(epoch, self._open_context())}.{self._format.value}"
         write_file(self._engine, changes, self._folder / f".{name}", _COPY[self._format])
         with outside(f"writing to {self._folder}"):
             sync_folder(self._folder)
         return name
 
     def commit(self, epoch: int, ref: str) -> None:
-        if ref in self._manifest.live or ref in self._manifest.dead or epoch <= self._manifest.epoch:
+        query, known = self._open_context().state_id, self._manifest
+        if ref in known.live or ref in known.dead or epoch <= known.epochs.get(query, 0):
             return
         hidden, shown = self._folder / f".{ref}", self._folder / ref
         with outside(f"writing to {self._folder}"):
@@ -219,7 +218,8 @@ class FileSetSink:
             elif not shown.exists():
                 raise staged_gone(str(self._folder), epoch)
             sync_folder(self._folder)
-            self._add({"epoch": epoch, "file": ref, "bytes": shown.stat().st_size, "replace": self._replaces})
+            size = shown.stat().st_size
+            self._add({"query": query, "epoch": epoch, "file": ref, "bytes": size, "replace": self._replaces})
             if self._replaces:
                 self._retire()
 
@@ -251,7 +251,8 @@ class FileSetSink:
         old = self._manifest
         assert old.head is not None
         lines = [old.head]
-        lines += [{"epoch": old.epoch, "file": name, "bytes": None, "replace": True} for name in old.live]
+        lines += [{"query": "", "epoch": 0, "file": name, "bytes": None, "replace": True} for name in old.live]
+        lines += [{"query": query, "epoch": epoch} for query, epoch in old.epochs.items()]
         content = b"".join((json.dumps(line) + "\n").encode() for line in lines)
         replace_file(self._folder / MANIFEST, content)
         self._manifest = _read(self._folder)
@@ -262,3 +263,7 @@ class FileSetSink:
 
     def close(self) -> None:
         self._held.close()
+
+    def _open_context(self) -> SinkContext:
+        assert self._context is not None, "stage and commit come after open"
+        return self._context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -82,10 +83,29 @@ def write_file(engine: Engine, table: pa.Table, path: Path, options: dict[str, s
         sync_file(path)
 
 
+def staged_name(epoch: int, context: SinkContext) -> str:
+    """A new name for what an epoch stages, which says whose it is."""
+    return "-".join([f"{epoch:08d}", *_owner(context), uuid.uuid4().hex[:8]])
+
+
+def is_left(name: str, context: SinkContext) -> bool:
+    """Whether a `staged_name`, perhaps with something after it, is of an epoch of this query that never was.
+
+    What another durable query left is its own: it may come back for it.
+    """
+    epoch, *owner = name.partition(".")[0].split("-")[:-1] or [""]
+    return epoch.isdigit() and int(epoch) > context.last_epoch and owner == _owner(context)
+
+
+def _owner(context: SinkContext) -> list[str]:
+    return [context.state_id[:8]] if context.state_id else []
+
+
 def refuse_if_ahead(where: str, found: int, context: SinkContext) -> None:
     """Invariant: a sink commits only what is durable in its query, so it is never ahead of it.
 
-    A query that begins (last_epoch 0) may add to what another one left.
+    Args:
+        found: the last epoch of this query that the sink has.
 
     Raises:
         StateError[sink.ahead].
@@ -94,7 +114,7 @@ def refuse_if_ahead(where: str, found: int, context: SinkContext) -> None:
         raise StateError(
             "sink.ahead",
             f"{where} holds epoch {found}, the query's state ends at epoch {context.last_epoch}",
-            hint="restore the newest checkpoint; where another query wrote there since, give each a place of its own",
+            hint="restore the newest checkpoint; queries on copies of one need each a place of their own",
         )
 
 

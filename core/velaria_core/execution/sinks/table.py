@@ -1,9 +1,9 @@
 """Table: a table of a DuckDB database, of the session or of a file.
 
 Staged rows lie in a table of their own in the schema `velaria_sink` of the same database, and a table of epochs beside
-it says which is the last that was committed. One transaction moves an epoch's rows and writes its number, so either
-both have happened or none has. Nothing is written before the commit where the query itself keeps nothing that outlives
-it, and so never commits an epoch of another life.
+it says which is the last of each query that was committed. One transaction moves an epoch's rows and writes its number,
+so either both have happened or none has. Nothing is written before the commit where the query itself keeps nothing that
+outlives it, and so never commits an epoch of another life.
 
 Statements are prepared when they are first run, and take an epoch's rows from where they came: what was staged is read
 again only after a restart.
@@ -29,8 +29,8 @@ from velaria_core.execution.state import Feed
 from velaria_core.types import duckdb_type, exported_type, literal, quoted
 
 SCHEMA = "velaria_sink"
-_EPOCHS = f'{SCHEMA}."velaria epochs"'
-_EPOCH, _COUNT = quoted("velaria epoch"), quoted("velaria diff")
+_EPOCHS = f'{SCHEMA}."velaria epochs of queries"'
+_QUERY, _EPOCH, _COUNT = quoted("velaria query"), quoted("velaria epoch"), quoted("velaria diff")
 
 
 class TableSink:
@@ -79,6 +79,8 @@ class TableSink:
             where = id(engine) if self._file is None else os.path.realpath(self._file)
             held.enter_context(claimed((where, self.table.lower()), taken(f'"{self.table}"')))
             cursor = held.enter_context(engine.cursor())
+            if self._context is not None and self._context.state_id != context.state_id:
+                self._pending = {}
             self._context = context
             self._prepare_tables(cursor, context)
             fields = [*context.schema, pa.field(context.diff, pa.int64())]
@@ -99,7 +101,7 @@ class TableSink:
         columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in kinds)
         with cursor.transaction():
             cursor.rows(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            cursor.rows(f"CREATE TABLE IF NOT EXISTS {_EPOCHS} (name VARCHAR, epoch BIGINT)")
+            cursor.rows(f"CREATE TABLE IF NOT EXISTS {_EPOCHS} (name VARCHAR, query VARCHAR, epoch BIGINT)")
             cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._sql} ({columns})")
             found = [(row[0], exported_type(row[1])) for row in cursor.rows(f"DESCRIBE {self._sql}")]
             if found != [(name, exported_type(kind)) for name, kind in kinds]:
@@ -108,29 +110,38 @@ class TableSink:
                     f'"{self.table}" has the columns {_told(found)}, the query gives {_told(kinds)}',
                     hint="write to another table, or select what this one has",
                 )
-            self._prepare_staged(cursor, columns, context.last_epoch)
-            known = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1", [self.table])
+            self._prepare_staged(cursor, kinds, context)
+            mine = [self.table, context.state_id]
+            known = cursor.rows(f"SELECT epoch FROM {_EPOCHS} WHERE name = $1 AND query = $2", mine)
             refuse_if_ahead(f'"{self.table}"', known[0][0] if known else 0, context)
             if not known:
-                cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, 0)", [self.table])
+                cursor.rows(f"INSERT INTO {_EPOCHS} VALUES ($1, $2, 0)", mine)
             elif not context.last_epoch:
-                cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1", [self.table])
+                cursor.rows(f"UPDATE {_EPOCHS} SET epoch = 0 WHERE name = $1 AND query = $2", mine)
             self._committed = known[0][0] if known and context.last_epoch else 0
 
-    def _prepare_staged(self, cursor: Cursor, columns: str, last_epoch: int) -> None:
-        """The table of staged rows, without what a crash left; its columns follow those of the query."""
-        made = f"({_EPOCH} BIGINT, {_COUNT} BIGINT{', ' if columns else ''}{columns})"
-        cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._staged} {made}")
-        cursor.rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} > $1", [last_epoch])
-        if not cursor.rows(f"SELECT 1 FROM {self._staged} LIMIT 1"):
-            # A query of another schema may have used it before.
-            cursor.rows(f"CREATE OR REPLACE TABLE {self._staged} {made}")
+    def _prepare_staged(self, cursor: Cursor, kinds: list[tuple[str, str]], context: SinkContext) -> None:
+        """The table of staged rows, without what a crash left of this query."""
+        own = [("velaria query", "VARCHAR"), ("velaria epoch", "BIGINT"), ("velaria diff", "BIGINT")]
+        made = ", ".join(f"{quoted(name)} {kind}" for name, kind in [*own, *kinds])
+        cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._staged} ({made})")
+        found = [(row[0], exported_type(row[1])) for row in cursor.rows(f"DESCRIBE {self._staged}")]
+        if found != [(name, exported_type(kind)) for name, kind in [*own, *kinds]]:
+            # Of a table of this name that is gone.
+            cursor.rows(f"CREATE OR REPLACE TABLE {self._staged} ({made})")
+        mine = [context.last_epoch, context.state_id]
+        cursor.rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} > $1 AND {_QUERY} = $2", mine)
+
+    def _mine(self, epoch: str) -> str:
+        """SQL that picks the staged rows of an epoch of this query."""
+        return f"{_EPOCH} = {epoch} AND {_QUERY} = {literal(self._open_context().state_id)}"
 
     def stage(self, epoch: int, changes: pa.Table) -> str:
         changes = changes.cast(self._feed.schema)
         if self._durable:
             with self._fed(changes):
-                self._run(f"INSERT INTO {self._staged} SELECT $1, * FROM {self._came()}", epoch)
+                query = literal(self._open_context().state_id)
+                self._run(f"INSERT INTO {self._staged} SELECT {query}, $1, * FROM {self._came()}", epoch)
         self._pending[epoch] = changes
         return str(changes.num_rows)
 
@@ -145,14 +156,15 @@ class TableSink:
                 with self._fed(pending):
                     self._apply(self._came(), pending)
             else:
-                where = f"{_EPOCH} = {epoch:d}"
+                where = self._mine(f"{epoch:d}")
                 ((staged,),) = cursor.rows(f"SELECT count(*) FROM {self._staged} WHERE {where}")
                 if staged != int(ref):
                     raise staged_gone(f'"{self.table}"', epoch)
-                self._apply(f"(SELECT * EXCLUDE ({_EPOCH}) FROM {self._staged} WHERE {where})", None)
+                self._apply(f"(SELECT * EXCLUDE ({_QUERY}, {_EPOCH}) FROM {self._staged} WHERE {where})", None)
             if self._durable:
-                self._run(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", epoch)
-            self._run(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE name = {literal(self.table)}", epoch)
+                self._run(f"DELETE FROM {self._staged} WHERE {self._mine('$1')}", epoch)
+            mine = f"name = {literal(self.table)} AND query = {literal(self._open_context().state_id)}"
+            self._run(f"UPDATE {_EPOCHS} SET epoch = $1 WHERE {mine}", epoch)
         self._committed = epoch
         self._pending.pop(epoch, None)
 
@@ -167,8 +179,7 @@ class TableSink:
 
     def _came(self) -> str:
         """SQL of the rows that are fed: their count, and the columns."""
-        context = self._context
-        assert context is not None
+        context = self._open_context()
         count = quoted(context.diff) if context.mode in SIGNED else "1"
         columns = _listed(context.schema)
         return f"(SELECT {count} AS {_COUNT}{', ' if columns else ''}{columns} FROM {self._feed.name})"
@@ -185,8 +196,7 @@ class TableSink:
 
     def _apply(self, rows: str, pending: pa.Table | None) -> None:
         """Do to the table what an epoch says. `rows` is SQL of it, `pending` its rows where they are at hand."""
-        context = self._context
-        assert context is not None
+        context = self._open_context()
         columns = _listed(context.schema)
         into = f"INSERT INTO {self._sql} ({columns}) SELECT {columns} FROM"
         match context.mode:
@@ -233,11 +243,15 @@ class TableSink:
     def abort(self, epoch: int, ref: str) -> None:  # noqa: ARG002 -- the contract's
         self._pending.pop(epoch, None)
         if self._durable:
-            self._open_cursor().rows(f"DELETE FROM {self._staged} WHERE {_EPOCH} = $1", [epoch])
+            self._open_cursor().rows(f"DELETE FROM {self._staged} WHERE {self._mine('$1')}", [epoch])
 
     def close(self) -> None:
         self._cursor = None
         self._held.close()
+
+    def _open_context(self) -> SinkContext:
+        assert self._context is not None, "stage and commit come after open"
+        return self._context
 
     def _open_cursor(self) -> Cursor:
         assert self._cursor is not None, "stage and commit come after open"
