@@ -239,6 +239,7 @@ def sections(text: str) -> list[str]:
 
 
 def test_sections_of_a_text_and_of_a_frame(session: DataflowSession) -> None:
+    """C-20."""
     text = QUERIES["join"]
     assert sections(session.explain_sql(text)) == ["frontend", "logical", "physical", "strategy"]
     assert sections(session.sql(text).explain()) == ["logical", "physical", "strategy"]
@@ -480,6 +481,7 @@ def strategy(session: DataflowSession, text: str) -> Any:
 def test_the_grouping_is_the_one_that_the_engine_runs(
     session: DataflowSession, text: str, impl: str, operator: str | None
 ) -> None:
+    """C-21, E-11: told is what the engine's own plan has."""
     node = session.sql(text).node
     lowered = lower(node)
     with session._engine.cursor(lowered.feeds) as cursor:

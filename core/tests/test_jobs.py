@@ -125,6 +125,7 @@ def test_it_reads_arrow_data(engine: Engine) -> None:
 
 
 def test_the_snapshot_of_a_success() -> None:
+    """C-52."""
     clock = ManualClock(1_700_000_000_000)
     engine = Engine(Settings(threads=1))
     job = submit(engine, numbers(3), ExecutionOptions(timeout_ms=60_000, max_attempts=2), clock)
@@ -354,6 +355,7 @@ def test_cancel_between_attempts(engine: Engine) -> None:
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:
+    """C-51: from 200 ms to 3 s."""
     options = ExecutionOptions()
     assert [options.backoff_ms(failures) for failures in (1, 2, 3, 4, 5, 6, 10**6)] == [
         200, 400, 800, 1600, 3000, 3000, 3000,

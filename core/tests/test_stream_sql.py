@@ -56,6 +56,31 @@ def test_t11_csv_source_to_sink_in_two_batches(session: DataflowSession, tmp_pat
     assert (tmp_path / "out.csv").read_text() == "k,v\nb,20\na,30\na,40\n"
 
 
+def test_the_options_of_a_stream_statement_a90(session: DataflowSession, tmp_path: Path) -> None:
+    """A-90: the options of explain_stream_sql and start_stream_sql, by the names that they have there."""
+    options: dict[str, Any] = {
+        "trigger_interval_ms": 0,
+        "checkpoint_path": str(tmp_path / "state"),
+        "checkpoint_delivery_mode": "at-least-once",
+        "execution_mode": "local-workers",
+        "local_workers": 2,
+        "max_inflight_partitions": 1,
+    }
+    session.sql("CREATE SINK TABLE sums USING memory")
+    text = "INSERT INTO sums SELECT k, sum(v) AS s FROM events GROUP BY k"
+    shown = session.explain_stream_sql(text, **options).split("\n")
+    assert {"  requested_mode=local-workers", "  checkpoint_delivery_mode=at-least-once"} <= set(shown)
+    assert {"  local_worker_count=2", "  max_inflight_partitions=1"} <= set(shown)
+    assert not (tmp_path / "state").exists(), "explain makes nothing"
+    query = session.start_stream_sql(text, **options)
+    assert query.await_termination(60)
+    assert (query.progress()["requested_execution_mode"], query.delivery.asked) == ("local-workers", "at-least-once")
+    assert (tmp_path / "state" / "checkpoint.json").exists()
+    for call in (session.explain_stream_sql, session.start_stream_sql):
+        with pytest.raises(InputError, match="no option"):
+            call(text, worker_count=2)
+
+
 SAME_AS_BATCH = [
     "SELECT * FROM events",
     "SELECT upper(k) AS k, v + 0.5 AS half FROM events WHERE v > 1 AND (k = 'a' OR v = 2)",
