@@ -24,8 +24,8 @@ _PART = 4
 class SessionStep(KeyedStep):
     """The touched keys before and after, as in every keyed step; the rows of a session go when its end is closed.
 
-    Which rows these are is asked of the node itself, each time that the watermark has gone on by a part of the gap: over
-    the rows of the keys that have some old enough, or over all where they are in a table.
+    Which rows these are is asked of the node itself, each time that the watermark has gone on by a part of the gap:
+    over the rows of the keys that have some old enough, or over all where they are in a table.
     """
 
     def __init__(self, store: Store, name: str, node: SessionWindow, below: Step) -> None:
