@@ -66,7 +66,7 @@ def test_epochs_share_a_commit(tmp_path: Path) -> None:
     assert [call for call in sink.calls if call in ("stage", "commit")][:8] == ["stage"] * 4 + ["commit"] * 4
 
 
-@pytest.mark.parametrize(("epoch_ms", "groups"), [(0, [4, 4, 2]), (120, [2] * 5), (300, [1] * 10)])
+@pytest.mark.parametrize(("epoch_ms", "groups"), [(0, [8, 2]), (120, [2] * 5), (300, [1] * 10)])
 def test_unless_told_a_few_epochs_share_a_commit_that_is_not_late(
     tmp_path: Path, epoch_ms: int, groups: list[int]
 ) -> None:

@@ -54,7 +54,7 @@ class StreamingDataFrame(Frame):
                 that never change). By default the frame's own.
             delivery_mode: "exactly-once", "at-least-once" or "best-effort"; `query.delivery` says what holds.
             epoch_rows_max: rows after which an epoch is full.
-            checkpoint_interval: how many epochs share one durable commit at most; by default 4, or 0.2 s of them.
+            checkpoint_interval: how many epochs share one durable commit at most; by default 8, or 0.2 s of them.
             retries, backoff_ms: how often to start again after an error that may pass, and how long to wait first.
             dead_letter: sink for batches that fail with a DataError; late_sink: for rows that come too late.
             options: the others of `execution.options.StreamOptions`.

@@ -13,7 +13,7 @@ from velaria_core.contract.modes import DeliveryMode, ExecutionMode, OutputMode,
 from velaria_core.errors import InputError, did_you_mean
 
 # While rows wait, so many epochs share a commit, as most of one is the same for several; but none comes out much later.
-COMMIT_EPOCHS: Final = 4
+COMMIT_EPOCHS: Final = 8
 COMMIT_MS: Final = 200
 
 
