@@ -13,7 +13,7 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import AT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import one_row
-from velaria_core.execution.steps.rows import Closes
+from velaria_core.execution.steps.rows import Closes, replacing
 from velaria_core.logical.event_time import END, TimeKind
 from velaria_core.logical.operators import ApplyInBatches
 from velaria_core.types import quoted
@@ -43,7 +43,6 @@ class AppliedStep(Step):
         self._asked = Keys(store, self._rows, node.keys, hashing)
         self._old, self._new = store.feed(state.append(pa.field(AT, pa.int64()))), store.feed(state)
         self._watermark = store.feed(pa.schema([("us", pa.int64())]))
-        columns = ", ".join(map(quoted, state.names))
         keys = ", ".join(map(quoted, node.keys))
         order = ", ".join(f"s.{quoted(key)}" for key in node.keys)
         same = " AND ".join(f"s.{quoted(key)} IS NOT DISTINCT FROM k.{quoted(key)}" for key in node.keys)
@@ -61,11 +60,7 @@ class AppliedStep(Step):
             f"SELECT {keys}, 1 AS twice FROM {self._new.name} GROUP BY {keys} HAVING count(*) > 1 UNION ALL "
             f"SELECT {order}, 0 FROM {self._new.name} AS s ANTI JOIN {called} AS k ON {same} LIMIT 1"
         )
-        self._find_changed = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
-            f"SELECT *, NULL AS {AT}, 1 AS {DIFF} FROM {self._new.name} UNION ALL SELECT *, -1 FROM {self._old.name}"
-            f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+        self._find_changed = store.prepare(replacing(state.names, self._new.name, self._old.name))
 
     @property
     def scanned(self) -> str:

@@ -257,3 +257,18 @@ class Log:
             f"SELECT {names} FROM (SELECT {names}, unnest(range({COUNT})) FROM (SELECT {listed}, "
             f"CAST(sum(s.{COUNT}) AS BIGINT) AS {COUNT} FROM {source} GROUP BY {listed} HAVING sum(s.{COUNT}) > 0))"
         )
+
+
+def replacing(columns: Sequence[str], new: str, old: str) -> str:
+    """SQL of what `Log.replace` takes: rows of `new` that are not in `old` come, and those the other way round go.
+
+    Args:
+        new: SQL of rows with these columns.
+        old: the same with where they are, as `Log.current` has them.
+    """
+    listed = ", ".join(map(quoted, columns))
+    return (
+        f"SELECT {listed}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
+        f"SELECT {listed}, NULL AS {AT}, 1 AS {DIFF} FROM {new} UNION ALL SELECT {listed}, {AT}, -1 FROM {old}"
+        f") GROUP BY {listed} HAVING sum({DIFF}) <> 0"
+    )

@@ -11,7 +11,7 @@ from velaria_core.execution.steps.base import AT, Moment, Step, query_of
 from velaria_core.execution.steps.held import Keys
 from velaria_core.execution.steps.horizon import micros_sql, one_row
 from velaria_core.execution.steps.keyed import KeyedStep, hashing_of
-from velaria_core.execution.steps.rows import SLACK_ROWS, Closes, Log
+from velaria_core.execution.steps.rows import SLACK_ROWS, Closes
 from velaria_core.execution.vectors import integers, vector_of, whole
 from velaria_core.logical.event_time import END
 from velaria_core.logical.expr import reference
@@ -39,7 +39,8 @@ class SessionStep(KeyedStep):
             return
         (log,) = self._rows
         self._closed = store.feed(pa.schema([("us", pa.int64())]))
-        self._due, self._touched_rows = store.feed(log.kept.relation.schema), store.feed(self._with_at(log))
+        rows = log.kept.relation.schema
+        self._due, self._touched_rows = store.feed(rows), store.feed(rows.append(pa.field(AT, pa.int64())))
         self._due_keys = Keys(store, self._due, node.keys, hashing_of([node.keys], [below]))
 
         def closed(rows: str) -> str:
@@ -53,10 +54,6 @@ class SessionStep(KeyedStep):
         self._find_closed = store.prepare(closed(self._touched_rows.name))
         table = f"(SELECT *, rowid AS {AT} FROM {log.table})"
         self._delete = store.command(f"DELETE FROM {log.table} WHERE rowid IN ({closed(table)})")
-
-    @staticmethod
-    def _with_at(log: Log) -> pa.Schema:
-        return log.kept.relation.schema.append(pa.field(AT, pa.int64()))
 
     def _forget(self, at: Moment) -> None:
         super()._forget(at)

@@ -18,7 +18,7 @@ from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import AT, Changes, Moment, Step, query_of, relation_of, some
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Gate, one_row
-from velaria_core.execution.steps.rows import Closes
+from velaria_core.execution.steps.rows import Closes, replacing
 from velaria_core.logical.event_time import Horizon, TimeBound, TimeKind
 from velaria_core.logical.node import Node
 from velaria_core.logical.operators import Project, Scan, SessionWindow
@@ -110,12 +110,7 @@ class SessionAggregateStep(Step):
         self._kept = log_by_key(store, name, schema, False, by, hashing, closes, replaces=True)
         self._asked = Keys(store, self._small, by, hashing)
         self._find_old = store.prepare(self._kept.current(by, self._small, by))
-        columns_of = ", ".join(schema.names)
-        self._find_changed = store.prepare(
-            f"SELECT {columns_of}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
-            f"SELECT *, NULL AS {AT}, 1 AS {DIFF} FROM {self._new.name} UNION ALL SELECT *, -1 FROM {self._old.name}"
-            f") GROUP BY {columns_of} HAVING sum({DIFF}) <> 0"
-        )
+        self._find_changed = store.prepare(replacing(schema.names, self._new.name, self._old.name))
         self._merge = store.prepare(_merged(schema, self._small.name, self._old.name, start, end, by, flat))
         # What is shown of them.
         shown, at = [f"k{number} AS {quoted(key)}" for number, (key, _) in enumerate(partials.keys)], 0

@@ -23,7 +23,7 @@ from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import AT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
-from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.steps.rows import Log, replacing
 from velaria_core.logical.expr import to_sql
 from velaria_core.logical.functions import name_of
 from velaria_core.logical.node import Node
@@ -44,10 +44,12 @@ class StatesStep(Step):
         self._keys = len(states.keys)
         keys = [f"k{at}" for at in range(len(states.keys))]
         calls = [f"s{at}" for at in range(len(states.calls))]
-        shown = [f"{to_sql(tree)} AS {key}" for key, (_, tree) in zip(keys, states.keys, strict=True)]
-        shown += [f"{to_sql(tree)} EXPORT_STATE AS {call}" for call, (_, tree) in zip(calls, states.calls, strict=True)]
+        grouped = [f"{to_sql(tree)} AS {key}" for key, (_, tree) in zip(keys, states.keys, strict=True)]
+        grouped += [
+            f"{to_sql(tree)} EXPORT_STATE AS {call}" for call, (_, tree) in zip(calls, states.calls, strict=True)
+        ]
         by = f" GROUP BY {', '.join(to_sql(tree) for _, tree in states.keys)}" if keys else ""
-        group = f"SELECT {', '.join(shown)} FROM {self._feed.name}{by}"
+        group = f"SELECT {', '.join(grouped)} FROM {self._feed.name}{by}"
         schema = store.exported(group)
         self._came, self._group = store.feed(schema), store.prepare(group)
         hashing = Hashing([[schema.field(key).type] for key in keys], joins=False)
@@ -77,13 +79,8 @@ class StatesStep(Step):
             self.impl_reason = "rows only come, so all values of the touched keys, as the engine holds them, are merged"
         named = [key for key, _ in states.keys]
         self._shown = log_by_key(store, f"{name}_shown", self.schema, False, named, hashing, replaces=True)
-        columns = ", ".join(quoted(column) for column in self.schema.names)
-        self._difference = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF}, max({AT}) AS {AT} FROM ("
-            f"SELECT {columns}, NULL AS {AT}, 1 AS {DIFF} FROM {self._merged.name} UNION ALL "
-            f"SELECT *, -1 FROM ({self._shown.current(named, self._came, keys)})"
-            f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+        shown = f"({self._shown.current(named, self._came, keys)})"
+        self._difference = store.prepare(replacing(self.schema.names, self._merged.name, shown))
         horizons = node.horizons(below.times)
         forgetting: list[list[tuple[Log, str]]] = [
             [
