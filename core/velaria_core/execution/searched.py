@@ -18,7 +18,6 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from velaria_core.errors import CatalogNotFoundError, StateError
@@ -28,6 +27,7 @@ from velaria_core.execution.search.indexes import Index, Indexes
 from velaria_core.execution.search.keyword_index import KeywordIndex
 from velaria_core.execution.search.keyword_search import Found
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
+from velaria_core.execution.search.ties import best_with_ties, nearest_to_each, nearest_with_ties
 from velaria_core.execution.search.vector_index import VectorIndex
 from velaria_core.execution.search.vectors import Doubles, Vectors, vectors_of
 from velaria_core.execution.vectors import Rows
@@ -54,11 +54,6 @@ from velaria_core.types import quoted
 _BETWEEN: Final = (Drop, Filter, Project, Rename, WithColumn)
 _ROW: Final = "rowid"
 _IDS: Final = "velaria_found"
-# Rows beyond the last that is wanted, so that one that ties with it is seen to.
-_MORE: Final = 8
-# Scores are of the kernel or index here and of the engine there, and so differ in their last digits.
-_TIES: Final = 1e-9
-_TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
 
 # The plan was made while there was an index, or it is behind and must not be changed: the engine searches.
 _WITHOUT: Final = ("index.unknown", "index.behind")
@@ -66,7 +61,7 @@ _WITHOUT: Final = ("index.unknown", "index.behind")
 _LYING: WeakKeyDictionary[Any, dict[str, Vectors]] = WeakKeyDictionary()  # by relation and column
 
 Search = VectorSearch | KeywordSearch
-_Ask = Callable[[npt.NDArray[Any], int], Nearest]
+_Ask = Callable[[Any, int], Nearest]  # (q, d) vectors, and how many of each
 _RowsAt = Callable[[Rows], pa.Table]
 
 
@@ -167,7 +162,9 @@ class _Searched:
         weights = dict(zip(columns, (weight for _, weight in search.fields), strict=True))
         with self.opened(cursor, index) as opened:
             assert isinstance(opened, KeywordIndex)
-            return _best(lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k)
+            return best_with_ties(
+                lambda k: opened.search(search.query, k, weights=weights, allowed=allowed), search.top_k
+            )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -256,7 +253,7 @@ class Access:
 
     def _nearest_to_one(self, engine: Engine, search: VectorSearch) -> tuple[pa.Table, Told]:
         with self._vectors(engine, search) as (ask, rows_at):
-            found = _nearest(lambda k: ask(np.array([search.vector]), k), search.top_k, _TIES)
+            found = nearest_with_ties(lambda k: ask(np.array([search.vector]), k), search.top_k)
             return rows_at(found.rows[0]).drop_columns([_ROW]), Told(found.candidates, found.backend, found.recall)
 
     def _nearest_to_each(self, engine: Engine, search: VectorSearch, queries: Node) -> tuple[pa.Table, Told]:
@@ -265,21 +262,15 @@ class Access:
         lowered = lower(queries)
         with engine.cursor(lowered.feeds, lowered.files) as cursor:
             asked = cursor.table(lowered.sql)
-        column = asked.column(search.query_column)
-        vectors = vectors_of(column)
-        there = np.flatnonzero(~np.isnan(vectors.norms))
-        # The kernel takes queries as float32, the engine as they are.
-        ties = _TIES if pa.types.is_float32(column.type.value_type) else _TIES_OF_WIDE
         with self._vectors(engine, search) as (ask, rows_at):
-            if len(there) == 0:
+            pairs = nearest_to_each(asked.column(search.query_column), ask, search.top_k)
+            if pairs is None:
                 return self._schema(engine).empty_table(), Told(0, "")
-            found = _nearest(lambda k: ask(vectors.take(there), k), search.top_k, ties)
-            ids, counts = np.concatenate(found.rows), [len(rows) for rows in found.rows]
+            number, ids, found = pairs
             rows = rows_at(np.unique(ids)).sort_by(_ROW)
         places = np.searchsorted(rows.column(_ROW).to_numpy(), ids)
-        number = np.repeat(there, counts)
-        pairs = [*asked.take(pa.array(number)).columns, *rows.drop_columns([_ROW]).take(pa.array(places)).columns]
-        made = pa.Table.from_arrays([*pairs, pa.array(number)], names=list(search.pair_columns))
+        both = [*asked.take(pa.array(number)).columns, *rows.drop_columns([_ROW]).take(pa.array(places)).columns]
+        made = pa.Table.from_arrays([*both, pa.array(number)], names=list(search.pair_columns))
         return made, Told(found.candidates, found.backend, found.recall)
 
     @contextmanager
@@ -405,7 +396,7 @@ class FusedAccess:
             return near
         with self.rows.opened(cursor, self.vectors) as opened:
             ask = _asking(opened, self.vectors, Metric(self.search.metric.value), allowed)
-            return _nearest(lambda k: ask(np.array([self.search.vector]), k), self.search.candidates, _TIES).rows[0]
+            return nearest_with_ties(lambda k: ask(np.array([self.search.vector]), k), self.search.candidates).rows[0]
 
     def _by_words(self, cursor: Cursor, chain: Query, allowed: Rows | None) -> tuple[Rows, Doubles]:
         search = self.search.keywords(self.search.numbered)
@@ -468,31 +459,3 @@ def _lies(rows: _Searched, column: str) -> bool:
 
 def _query_of(node: Node) -> Query:
     return node.batch(*(_query_of(child) for child in node.inputs))
-
-
-def _nearest(search: Callable[[int], Nearest], k: int, ties: float) -> Nearest:
-    """The rows that can be among the k nearest of each query."""
-    wanted = k + _MORE
-    while True:
-        found = search(wanted)
-        if all(_settled(scores, k, wanted, ties) for scores in found.scores):
-            return found
-        wanted *= 4
-
-
-def _best(search: Callable[[int], Found], k: int) -> Found:
-    """The rows that can be among the k best, with their scores."""
-    wanted = k + _MORE
-    while True:
-        found = search(wanted)
-        if _settled(found.scores, k, wanted, _TIES):
-            return found
-        wanted *= 4
-
-
-def _settled(scores: Doubles, k: int, wanted: int, ties: float) -> bool:
-    """Whether no row that was not given can tie with the last of the k."""
-    if len(scores) < wanted:
-        return True
-    last, beyond = float(scores[k - 1]), float(scores[-1])
-    return abs(beyond - last) > ties * max(1.0, abs(last))

@@ -44,6 +44,11 @@ _KEPT_AND_PAID: Final[Mapping[str, tuple[str, str]]] = {
     "partials": ("partial values of each key", "keys touched"),
     "session-partials": ("partial values of each session", "rows changed and sessions of the keys touched"),
     "best-rows": ("the rows that are shown", "rows changed and rows shown"),
+    "best-kept": ("rows of the input, the best apart", "rows changed and rows kept apart"),
+    "best-of-each": (
+        "rows shown, the queries, and where these come later all rows",
+        "rows changed x queries",
+    ),
     "one-sided": ("none", "rows changed x their matches"),
     "held": ("rows until they are closed", "rows changed and rows closed"),
     "columns": ("none", "nothing: columns are handed on"),
@@ -199,6 +204,8 @@ def _of_step(step: Step, node: Node) -> dict[str, Any]:
     shape = node.stream()
     if step.impl == Step.impl:
         return {}
+    if isinstance(shape, Recompute) and shape.is_several:
+        return {"reason": shape.reason}  # of whose steps this is the last
     why = f"; {shape.reason}" if isinstance(shape, Recompute) else ""
     told = {"reason": f"{step.impl}: {step.impl_reason}{why}"}
     if (words := _KEPT_AND_PAID.get(step.impl)) is not None:

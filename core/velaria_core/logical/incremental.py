@@ -9,9 +9,12 @@ against the other side's rows, and what is neither is recomputed for the keys th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from velaria_core.logical.partials import Partials
 from velaria_core.logical.states import States
+
+_EVERYTHING: Final = "all rows, every epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,13 @@ class Recompute:
     """
 
     reason: str
-    pays: str = "all rows, every epoch"
+    pays: str = _EVERYTHING
     keeps: str = "rows of the input"
     name = "recompute"
+
+    @property
+    def is_several(self) -> bool:
+        return self.pays != _EVERYTHING
 
     def cost(self) -> str:
         return self.pays

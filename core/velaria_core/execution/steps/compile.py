@@ -23,6 +23,7 @@ from velaria_core.execution.steps.dataflow import Dataflow
 from velaria_core.execution.steps.grouping import Grouper, grouping, rows_of
 from velaria_core.execution.steps.keyed import keyed_step
 from velaria_core.execution.steps.linear import ConcatStep, LinearStep, PassStep, WholeStep
+from velaria_core.execution.steps.nearest import NearestToEachStep, answers_each
 from velaria_core.execution.steps.panes import PanesStep, Slides
 from velaria_core.execution.steps.partials import GroupedStep, PartialsStep
 from velaria_core.execution.steps.partitioned import (
@@ -41,7 +42,16 @@ from velaria_core.execution.workers import Workers
 from velaria_core.logical.event_time import STATIC, Times
 from velaria_core.logical.incremental import Applied, Bilinear, Keyed, Linear, Reread, Timed
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import ApplyInBatches, Join, ProcessingTime, Refresh, Scan, SessionWindow, Watermark
+from velaria_core.logical.operators import (
+    ApplyInBatches,
+    Join,
+    ProcessingTime,
+    Refresh,
+    Scan,
+    SessionWindow,
+    VectorSearch,
+    Watermark,
+)
 from velaria_core.logical.partials import Partials
 from velaria_core.logical.states import States
 
@@ -102,8 +112,8 @@ def compile_steps(
         """The step of a node that runs as several. Explain shows them as this one."""
         inner = _between(parts, node.inputs)
         apart.extend(inner)
-        for part in inner:
-            uses.update(id(child) for child in part.inputs if all(child is not below for below in node.inputs))
+        uses.update(id(child) for part in inner for child in part.inputs)
+        uses.subtract(id(child) for child in node.inputs)
         found = built(parts)
         for step in steps:
             if any(step.node is part for part in inner):
@@ -169,7 +179,11 @@ def compile_steps(
                 # All rows are read anew anyway, so in their order, which changes do not have.
                 orders = [_order(child) for child in node.inputs]
                 inputs = [run[-1].inputs[0] if run else child for run, child in zip(orders, node.inputs, strict=True)]
-                return keyed_step(store, name, node, [()] * len(inputs), orders, [built(child) for child in inputs])
+                steps_below = [built(child) for child in inputs]
+                if not any(orders) and answers_each(node, steps_below):
+                    assert isinstance(node, VectorSearch)
+                    return NearestToEachStep(store, name, node, steps_below)
+                return keyed_step(store, name, node, [()] * len(inputs), orders, steps_below)
 
     def merged(node: Node, name: str, partials: Partials) -> Step | None:
         """The step of an aggregate of sessions by partials, where that is what the node is."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 from velaria_core.changes import DIFF
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
+from velaria_core.execution.steps.best_rows import BestRowsStep, keeps_best
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
 from velaria_core.execution.steps.rows import Closes, Log
@@ -219,6 +220,8 @@ def keyed_step(
     if skips and below[0].append_only and _reorder(orders[0]):
         assert isinstance(node, (Limit, TopK))
         return SkippingStep(store, name, node, orders[0], below[0])
+    if isinstance(node, TopK) and not orders[0] and keeps_best(node, below[0]):
+        return BestRowsStep(store, name, node, below[0])
     return KeyedStep(store, name, node, by, orders, below)
 
 

@@ -93,6 +93,7 @@ class Log:
     Attributes:
         source: what statements that ask for entries read, as SQL: the table.
         scanned: why each epoch reads the keys of all entries, where it was to ask for some.
+        is_scanned: whether statements of an epoch read the table; otherwise seldom, or never.
         held: the rows in memory, where they are there.
         keys: those of the rows that are fed, where another log can find what it has of them.
         is_in_table: whether the table has every entry; otherwise it has none, and they are held.
@@ -100,6 +101,7 @@ class Log:
 
     scanned: str = ""
     is_in_table: bool = True
+    is_scanned: bool = True
     held: HeldRows | None = None
     keys: Keys | None = None
 
@@ -193,7 +195,7 @@ class Log:
         self._add()
         self._entries = self.in_table + changes.num_rows
         self._sum += came
-        self._store.holds(self.table, 0 if self.held is not None else self._entries)
+        self._store.holds(self.table, self._entries if self.is_scanned and self.held is None else 0)
 
     def forgot(self) -> None:
         """The table has other entries now."""

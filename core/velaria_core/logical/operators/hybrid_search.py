@@ -9,12 +9,14 @@ with both scores, its ranks, and the fused score; NULL stands for what a search 
 What is left out of a search adds 0.
 
 Batch   both searches over the rows, which are numbered, and put together by number.
-Stream  Recompute.
+Stream  the two searches, each in its own form, and their candidates put together anew each epoch: by their columns, and
+        of rows that are equal in all of them the first with the first.
 Source  Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion", SIGIR 2009.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -39,6 +41,8 @@ _KEYWORD_RANK: Final = "keyword_rank"
 SCORES: Final = (VECTOR_SCORE, KEYWORD_SCORE, SCORE, _VECTOR_RANK, _KEYWORD_RANK)
 ROW: Final = "__row"
 WORDS: Final = "__words"
+_NEAR: Final = "__near"
+_COPY: Final = "__copy"
 _ROWS: Final = "__rows"
 
 
@@ -108,24 +112,50 @@ class HybridSearch(Unary):
 
     def batch(self, *inputs: Query) -> Query:
         (rows,) = inputs
-        words = self.keywords(self.numbered).batch(Query.table(_ROWS, self.numbered.columns))
-        return self._fusing(f"SELECT *, row_number() OVER () AS {ROW} FROM {rows.as_item()}", words)
+        words = self.keywords(self.numbered).batch(self._all)
+        return self._fusing(f"SELECT *, row_number() OVER () AS {ROW} FROM {rows.as_item()}", self._nearest(), words)
 
     def of_found(self, found: str) -> Query:
         """The best of the rows that stand in FROM, all that can be among the best by vectors and by words.
 
         They have their numbers, and in `WORDS` the scores of those that can be among the best by words, else NULL.
         """
-        listed = ", ".join(quoted(name) for name in self.numbered.columns)
-        scored = f"(SELECT {listed}, {WORDS} AS {KEYWORD_SCORE} FROM {_ROWS} WHERE {WORDS} IS NOT NULL)"
-        search = self.keywords(self.numbered)
-        words = Query.table(scored, search.columns).ordered(search.order()).limited(search.top_k)
-        return self._fusing(f"SELECT * FROM {found}", words)
+        words = self._scored(self.keywords(self.numbered), WORDS)
+        return self._fusing(f"SELECT * FROM {found}", self._nearest(), words)
 
-    def _fusing(self, rows: str, words: Query) -> Query:
-        """Rows with their numbers, ranked by vectors and by what words find among them."""
+    def of_candidates(self, near: Query, words: Query) -> Query:
+        """The best of what both searches found, with their scores."""
+        listed = ", ".join(quoted(name) for name in self.input.columns)
+        copy = f"row_number() OVER (PARTITION BY {listed}) AS {_COPY}"
+        rows = (
+            f"SELECT {listed}, row_number() OVER (ORDER BY {_COPY}) AS {ROW}, max({_NEAR}) AS {_NEAR}, "
+            f"max({WORDS}) AS {WORDS} FROM ("
+            f"SELECT {listed}, {VECTOR_SCORE} AS {_NEAR}, NULL AS {WORDS}, {copy} FROM {near.as_item()} UNION ALL "
+            f"SELECT {listed}, NULL, {KEYWORD_SCORE}, {copy} FROM {words.as_item()}) GROUP BY {listed}, {_COPY}"
+        )
+        searches = (self.vectors(self.numbered), _NEAR), (self.keywords(self.numbered), WORDS)
+        return self._fusing(rows, *(self._scored(search, score) for search, score in searches))
+
+    def apart(self) -> Node:
+        return _Fused(self.vectors(self.input), self.keywords(self.input), self.columns, self.of_candidates)
+
+    @property
+    def _all(self) -> Query:
+        """The rows with their numbers."""
+        return Query.table(_ROWS, self.numbered.columns)
+
+    def _nearest(self) -> Query:
+        return self.vectors(self.numbered).batch(self._all)
+
+    def _scored(self, search: VectorSearch | KeywordSearch, score: str) -> Query:
+        """What a search finds among rows whose scores are in a column; NULL for those that it does not find."""
+        listed = ", ".join(quoted(name) for name in self.numbered.columns)
+        scored = f"(SELECT {listed}, {score} AS {search.columns[-1]} FROM {_ROWS} WHERE {score} IS NOT NULL)"
+        return Query.table(scored, search.columns).ordered(search.order()).limited(search.top_k)
+
+    def _fusing(self, rows: str, near: Query, words: Query) -> Query:
+        """Rows with their numbers, ranked by what vectors and what words find among them."""
         search = self.vectors(self.numbered)
-        near = search.batch(Query.table(_ROWS, self.numbered.columns))
         vectors = _ranked(search, near, VECTOR_SCORE, _VECTOR_RANK, best_low=is_better_below(self.metric))
         keywords = _ranked(self.keywords(self.numbered), words, KEYWORD_SCORE, _KEYWORD_RANK, best_low=False)
         shown = ", ".join(quoted(name) for name in self.input.columns)
@@ -146,7 +176,11 @@ class HybridSearch(Unary):
         return f"{constant} * {vector} + (1 - {constant}) * {keyword}"
 
     def stream(self) -> Incremental:
-        return Recompute("how rows rank depends on all of them")
+        return Recompute(
+            "how rows rank depends on all of them, so what both searches found is put together anew",
+            keeps="the nearest rows, rows that match, and sums over all rows",
+            pays="rows changed, rows that match, and candidates",
+        )
 
 
 def _ranked(search: VectorSearch | KeywordSearch, found: Query, score: str, rank: str, *, best_low: bool) -> str:
@@ -159,6 +193,30 @@ def _ranked(search: VectorSearch | KeywordSearch, found: Query, score: str, rank
         f"SELECT {ROW}, {score}, row_number() OVER (ORDER BY {order}) AS {rank}, {share} AS {score}_share "
         f"FROM ({found.sql()})"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fused(Node):
+    """The best of what both searches found."""
+
+    near: Node
+    words: Node
+    names: tuple[str, ...]
+    fused: Callable[[Query, Query], Query]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.names
+
+    def label(self) -> str:
+        return "Fused"
+
+    def batch(self, *inputs: Query) -> Query:
+        near, words = inputs
+        return self.fused(near, words)
+
+    def stream(self) -> Incremental:
+        return Recompute("how rows rank depends on all of them")
 
 
 @dataclass(frozen=True, eq=False)

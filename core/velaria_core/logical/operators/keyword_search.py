@@ -91,7 +91,7 @@ class KeywordSearch(Unary):
 
     def stream(self) -> Incremental:
         return Recompute(
-            "what a match is worth depends on all rows",
+            "what a match is worth depends on all rows, so all that match are scored anew",
             keeps="rows that match, and sums over all rows",
             pays="rows changed and rows that match",
         )

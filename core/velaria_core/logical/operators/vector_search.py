@@ -6,7 +6,8 @@ compared in their order: so what is found depends on the rows alone, not on the 
 
 Batch   a score for each row, then ORDER BY ... LIMIT.
 Stream  with one vector, a score row by row and a TopK by it: rows that only come need no other state than those that
-        are shown. With a table of queries, Recompute.
+        are shown. With a table of queries, where rows and queries only come, a search of those that came and a TopK of
+        each query; otherwise Recompute.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from velaria_core.types import quoted
 
 SCORE: Final = "vector_score"
 NUMBERS: Final = count(1)
-_QUERY: Final = "__query"
+QUERY_NUMBER: Final = "__query"
+"""Of pairs: the number of the query, BIGINT."""
 _RANK: Final = "__rank"
 _SHOWN_NUMBERS: Final = 3
 
@@ -89,7 +91,7 @@ class VectorSearch(Node):
         rows = self.input
         for score in self._scores(vector_sql(self.vector)):
             rows = WithColumn(rows, ((SCORE, parse_expression(score)),))
-        return Filter(TopK(rows, self.order(), self.top_k), self._is_found())
+        return Filter(TopK(rows, self.order(), self.top_k), self.is_found())
 
     def _scores(self, searched: str) -> tuple[str, str]:
         """SQL of the score of a row, in two steps: the second reads the first under its name."""
@@ -112,7 +114,7 @@ class VectorSearch(Node):
             *(exp.Ordered(this=reference(name), desc=False, nulls_first=False) for name in self.input.columns),
         )
 
-    def _is_found(self) -> exp.Expr:
+    def is_found(self) -> exp.Expr:
         """What holds for the scores of the best rows that are found. It is asked of these alone: the engine would
         compute a score once to test it and once more to show it."""
         if self.threshold is None:
@@ -128,7 +130,7 @@ class VectorSearch(Node):
         assert self.vector is not None, "one vector is searched for"
         scored = self._scored(rows.as_item(), self.input.columns, vector_sql(self.vector))
         best = Query.table(scored, self.columns).ordered(self.order()).limited(self.top_k)
-        return best.filtered(self._is_found())
+        return best.filtered(self.is_found())
 
     def _scored(self, rows: str, columns: Sequence[str], searched: str) -> str:
         """What stands in FROM for rows, with a score for each."""
@@ -140,7 +142,7 @@ class VectorSearch(Node):
         assert self.queries is not None, "a table of queries is searched for"
         # Equal rows of the table are queries of their own.
         number = exp.Window(this=call("row_number"), over="OVER")
-        numbered = queries.projected([*_kept(self.queries.columns), (_QUERY, number)], windowed=True)
+        numbered = queries.projected([*_kept(self.queries.columns), (QUERY_NUMBER, number)], windowed=True)
         pairs = numbered.wrapped().joined(rows, "CROSS JOIN", None)
         return self.of_pairs(f"({pairs.sql()})")
 
@@ -148,21 +150,24 @@ class VectorSearch(Node):
     def pair_columns(self) -> tuple[str, ...]:
         """The columns of pairs of a query and a row; the last is the number of the query."""
         assert self.queries is not None, "a table of queries is searched for"
-        return (*self.queries.columns, *self.input.columns, _QUERY)
+        return (*self.queries.columns, *self.input.columns, QUERY_NUMBER)
+
+    def scored_pairs(self, pairs: str) -> Query:
+        """The pairs that stand in FROM, with the score of each."""
+        assert self.query_column is not None, "the table of queries has a column of vectors"
+        return Query.table(
+            self._scored(pairs, self.pair_columns, quoted(self.query_column)), (*self.pair_columns, SCORE)
+        )
 
     def of_pairs(self, pairs: str) -> Query:
         """The best pairs of each query, among those that stand in FROM."""
-        assert self.query_column is not None, "the table of queries has a column of vectors"
-        scored = self._scored(pairs, self.pair_columns, quoted(self.query_column))
         # By one key the engine keeps the first rows of each query and no others.
         order = exp.Order(expressions=[sort_key(self.order())])
-        rank = exp.Window(this=call("row_number"), partition_by=[reference(_QUERY)], order=order, over="OVER")
+        rank = exp.Window(this=call("row_number"), partition_by=[reference(QUERY_NUMBER)], order=order, over="OVER")
         shown = _kept(self.columns)
-        ranked = (
-            Query.table(scored, (*self.pair_columns, SCORE)).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
-        )
+        ranked = self.scored_pairs(pairs).projected([*shown, (_RANK, rank)], windowed=True).wrapped()
         best = exp.LTE(this=reference(_RANK), expression=exp.Literal.number(self.top_k))
-        return ranked.filtered(best).projected(shown).wrapped().filtered(self._is_found())
+        return ranked.filtered(best).projected(shown).wrapped().filtered(self.is_found())
 
     def stream(self) -> Incremental:
         if self.queries is not None:
