@@ -8,6 +8,7 @@
     join      an epoch of 1,000 rows over the state of an inner join: 10k, 1M and 10M rows, in memory and durable
     outer     the same of a left join, whose touched keys are computed before and after
     keyed     the same of row numbers by key, which are computed anew for the touched keys
+    best      the same of the ten keys with the most rows
     soak      a windowed query over keys that come and go: the memory of each tenth of the run
 
 Every part is whole queries through the public names, in a process of its own. Bars: durable at most twice the time;
@@ -250,6 +251,7 @@ OF_ROWS: dict[str, str | Callable[[StreamingDataFrame], StreamingDataFrame]] = {
         "SELECT k, window_start, count(*) AS n "
         "FROM SESSION(TABLE l PARTITION BY k, DESCRIPTOR(v), INTERVAL '1 second') GROUP BY k, window_start, window_end"
     ),
+    "best": "SELECT k, count(*) AS n, sum(v) AS s FROM l GROUP BY k ORDER BY n DESC, k LIMIT 10",
     "function": lambda rows: rows.group_by("k").apply_in_batches(counts, _COUNTS, _COUNTS.remove(0)),
 }
 

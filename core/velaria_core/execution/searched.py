@@ -18,6 +18,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from velaria_core.errors import CatalogNotFoundError, StateError
@@ -61,7 +62,7 @@ _WITHOUT: Final = ("index.unknown", "index.behind")
 _LYING: WeakKeyDictionary[Any, dict[str, Vectors]] = WeakKeyDictionary()  # by relation and column
 
 Search = VectorSearch | KeywordSearch
-_Ask = Callable[[Any, int], Nearest]  # (q, d) vectors, and how many of each
+_Ask = Callable[[npt.NDArray[Any], int], Nearest]
 _RowsAt = Callable[[Rows], pa.Table]
 
 

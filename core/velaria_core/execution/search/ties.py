@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from velaria_core.execution.search.keyword_search import Found
 from velaria_core.execution.search.nearest import Nearest
-from velaria_core.execution.search.vectors import Doubles, Vectors, vectors_of
+from velaria_core.execution.search.vectors import Doubles, Floats, vectors_of
 from velaria_core.execution.vectors import Rows
 
 _MORE: Final = 8  # rows beyond the last that is wanted
@@ -51,7 +51,7 @@ def _settled(scores: Doubles, k: int, wanted: int, ties: float) -> bool:
 
 
 def nearest_to_each(
-    queries: pa.ChunkedArray, search: Callable[[Vectors, int], Nearest], k: int
+    queries: pa.ChunkedArray, search: Callable[[Floats, int], Nearest], k: int
 ) -> tuple[Rows, Rows, Nearest] | None:
     """The rows that can be among the k nearest of each query that has a vector.
 
