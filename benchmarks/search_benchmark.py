@@ -16,17 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import venv
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 from _measure import machine, text_table
+from _peers import Peer, interpreter
 from _search_vectors import UPDATED, K
 from _stream_data import default_cache
 
@@ -45,7 +43,6 @@ CONTESTANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "usearch": (("usearch==2.26.6",), ("one", "many")),
     "lancedb": (("lancedb==0.40.0",), ("one",)),
 }
-_SHARED = ("pyarrow", "numpy")  # in the same versions as in Velaria's environment
 _SLOW = ("lancedb", "duckdb")  # at a million rows a turn of theirs is a tenth as often
 
 
@@ -130,81 +127,16 @@ def _expected(data: Path, queries: Path, share: float) -> list[list[int]]:
     return [[int(row) for row in line] for line in kept]
 
 
-# --- contestants
-
-
-class _Process:
-    """A contestant that is ready to be asked."""
-
-    def __init__(self, name: str, command: Sequence[str], options: argparse.Namespace) -> None:
-        self.name = name
-        # An OpenBLAS of today chooses its kernel by the processor; these are for older ones.
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-        if command[0] == sys.executable:
-            kept["PYTHONPATH"] = os.pathsep.join(sys.path)
-        else:
-            kept.pop("PYTHONPATH", None)
-        self._process = subprocess.Popen(
-            [*command, str(options.threads)],
-            env=kept,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        self.told = self._read()
-
-    def ask(self, case: str, query: int | None, share: float) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        print(json.dumps({"case": case, "query": query, "share": share}), file=self._process.stdin, flush=True)
-        return self._read()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            assert self._process.stderr is not None
-            raise RuntimeError(f"{self.name} stopped: {self._process.stderr.read()[-500:]}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-
-def _python(name: str, cache: Path) -> str | None:
-    """The interpreter of a contestant; None, and told why, where it cannot be had."""
-    packages = CONTESTANTS[name][0]
-    if not packages:
-        return sys.executable
-    folder = cache / "peers"
-    python, marker = folder / "bin" / "python", folder / f".{'-'.join(packages)}"
-    if not marker.exists():
-        if not python.exists():
-            venv.create(folder, with_pip=True)
-        shared = [f"{package}=={version(package)}" for package in _SHARED]
-        print(f"installing {', '.join(packages)} for the benchmark into {folder}", file=sys.stderr)
-        command = [python, "-m", "pip", "install", "--quiet", *shared, *packages]
-        installed = subprocess.run(command, capture_output=True, encoding="utf-8")
-        if installed.returncode:
-            print(f"{name} is left out: {(installed.stderr.strip().splitlines() or ['no word'])[-1]}")
-            return None
-        marker.touch()
-    return str(python)
-
-
 # --- turns
 
 
 def _shape(name: str, data: Path, queries: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """All questions about one set of vectors, and their tables."""
-    running: dict[str, _Process] = {}
+    running: dict[str, Peer] = {}
     for one in options.contestants:
-        if (python := _python(one, options.data)) is not None:
-            command = [python, str(HERE / "_search_vectors.py"), one, str(data), str(queries)]
-            running[one] = _Process(one, command, options)
+        if (python := interpreter(one, CONTESTANTS[one][0], options.data)) is not None:
+            script = str(HERE / "_search_vectors.py")
+            running[one] = Peer(one, [python, script, one, str(data), str(queries), str(options.threads)])
     n, d = np.load(data, mmap_mode="r").shape
     kernel = next((process.told["kernel"] for process in running.values() if process.told["kernel"]), "unknown")
     print(f"\n{name}: {n:,} vectors of {d} numbers, the {K} best by cosine, best of {options.rounds} turns; {kernel}")
@@ -231,7 +163,7 @@ def _shape(name: str, data: Path, queries: Path, options: argparse.Namespace) ->
 
 
 def _turns(
-    running: dict[str, _Process],
+    running: dict[str, Peer],
     asked: Sequence[tuple[str, str]],
     expected: list[list[int]],
     share: float,
@@ -247,7 +179,7 @@ def _turns(
             if one in _SLOW and n >= 1_000_000 and number > 0 and number % 10:
                 continue
             query = None if case == "many" else number % MANY
-            found = running[one].ask(case, query, share)
+            found = running[one].ask({"case": case, "query": query, "share": share})
             if number >= 0:
                 times[one, case].append(found["ms"])
                 spent[one, case].append(found["cpu_ms"])

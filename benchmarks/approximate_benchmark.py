@@ -1,0 +1,152 @@
+"""Approximate vector search over real texts: an index of Velaria beside those of FAISS, usearch and LanceDB.
+
+The vectors are of WordNet's definitions (`_real_texts.py`); `--vectors` takes others. A thousand are left out and are
+the queries. Each contestant is a process that builds its index and is asked for the ten nearest with growing effort,
+until it finds 0.99 of those that float64 finds. Then all take turns with one query at a time. Exact search, which
+finds all, stands beside them. Bar: at that recall, at least as many queries a second as the best peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _measure import machine, text_table
+from _peers import Peer, interpreter
+from _search_approximate import K
+from _stream_data import default_cache
+
+SCRIPT = str(Path(__file__).parent / "_search_approximate.py")
+RECALL = 0.99
+QUERIES = 1000
+_EFFORTS = {"graph": [16 * 2**step for step in range(8)], "groups": [4 * 2**step for step in range(9)], "own": [0]}
+
+# Contestant: what installs it, and how it is told how far to look.
+CONTESTANTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "velaria-exact": ((), "own"),
+    "velaria-hnsw": ((), "own"),
+    "velaria-ivf": ((), "own"),
+    "faiss-hnsw": (("faiss-cpu==1.15.1",), "graph"),
+    "faiss-ivf": (("faiss-cpu==1.15.1",), "groups"),
+    "usearch-f32": (("usearch==2.26.6",), "graph"),
+    "usearch-i8": (("usearch==2.26.6",), "graph"),
+    "lancedb-hnsw": (("lancedb==0.40.0",), "graph"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    data, queries = _split(options)
+    expected = nearest_by_float64(np.load(data), np.load(queries))
+    n, d = np.load(data, mmap_mode="r").shape
+    print(machine(("velaria", "numpy", "faiss-cpu"), options.threads))
+    print(f"{n:,} vectors of {d} numbers, the {K} nearest of {QUERIES:,} others by cosine")
+    lines: dict[str, dict[str, Any]] = {}
+    running: dict[str, Peer] = {}
+    try:
+        for name in options.contestants:
+            packages, kind = CONTESTANTS[name]
+            python = interpreter(name, packages, options.data)
+            if python is not None:
+                running[name] = Peer(name, [python, SCRIPT, name, str(data), str(queries), str(options.threads)])
+                lines[name] = {"build_s": running[name].told["ready"], **_effort(running[name], kind, expected)}
+                print(f"{name}: recall {lines[name]['recall']:.3f}", file=sys.stderr)
+        _turns(running, lines, options.rounds)
+    finally:
+        for peer in running.values():
+            peer.close()
+    print(_table(lines))
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Approximate vector search over real texts, beside peers.")
+    names = {"type": lambda text: text.split(","), "help": "by comma (default: all)"}
+    parser.add_argument("--contestants", default=list(CONTESTANTS), **names)
+    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="measure these, (n, d) float32, instead")
+    parser.add_argument("--rounds", type=int, default=500, help="queries of each contestant (default: 500)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each (default: all cores)")
+    parser.add_argument("--data", type=Path, default=default_cache().parent / "search", help="where files stay")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.contestants) - set(CONTESTANTS):
+        parser.error(f"{', '.join(sorted(unknown))}; there are {', '.join(CONTESTANTS)}")
+    return options
+
+
+def _split(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The vectors at norm 1, less some that are the queries."""
+    options.data.mkdir(parents=True, exist_ok=True)
+    if options.vectors is None:
+        from _real_texts import vectors
+
+        options.vectors = vectors(options.data)
+    rows = np.ascontiguousarray(np.load(options.vectors), np.float32)
+    rows = rows[np.random.default_rng(20_26).permutation(len(rows))]
+    rows /= np.maximum(np.sqrt((rows * rows).sum(axis=1, keepdims=True)), np.finfo(np.float32).tiny)
+    made = options.data / "approximate.npy", options.data / "approximate.queries.npy"
+    for target, values in zip(made, (rows[QUERIES:], rows[:QUERIES]), strict=True):
+        np.save(target, values)
+    return made
+
+
+def nearest_by_float64(rows: npt.NDArray[Any], queries: npt.NDArray[Any]) -> list[set[int]]:
+    """The K nearest rows of each query."""
+    asked, best = queries.astype(np.float64), np.empty((len(queries), 0))
+    kept = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(rows), 8192):
+        part = rows[start : start + 8192].astype(np.float64)
+        part /= np.maximum(np.sqrt((part * part).sum(axis=1, keepdims=True)), np.finfo(np.float64).tiny)
+        best = np.concatenate([best, -(asked @ part.T)], axis=1)
+        kept = np.concatenate([kept, np.tile(np.arange(start, start + len(part)), (len(queries), 1))], axis=1)
+        top = np.argsort(best, axis=1, kind="stable")[:, :K]
+        best, kept = np.take_along_axis(best, top, axis=1), np.take_along_axis(kept, top, axis=1)
+    return [set(line.tolist()) for line in kept]
+
+
+def _effort(peer: Peer, kind: str, expected: list[set[int]]) -> dict[str, Any]:
+    """The least effort that reaches the recall, or the most there is, and the recall that it reaches."""
+    recall = 0.0
+    for effort in _EFFORTS[kind]:
+        found = peer.ask({"query": None, "effort": effort})["rows"]
+        recall = sum(len(right.intersection(rows)) for rows, right in zip(found, expected, strict=True))
+        recall /= K * len(expected)
+        if recall >= RECALL:
+            break
+    return {"effort": effort, "recall": recall}
+
+
+def _turns(running: dict[str, Peer], lines: dict[str, dict[str, Any]], rounds: int) -> None:
+    times: dict[str, list[float]] = {name: [] for name in running}
+    for number in range(-5, rounds):  # the first are to be warm
+        for name in reversed(running) if number % 2 else running:
+            found = running[name].ask({"query": number % QUERIES, "effort": lines[name]["effort"]})
+            if number >= 0:
+                times[name].append(found["ms"])
+    for name, taken in times.items():
+        lines[name] |= {"p50": median(taken), "p99": float(np.percentile(taken, 99)), "qps": 1000 / np.mean(taken)}
+
+
+def _table(lines: dict[str, dict[str, Any]]) -> str:
+    peers = [one["qps"] for name, one in lines.items() if "velaria" not in name and one["recall"] >= RECALL]
+    rows = []
+    for name, one in lines.items():
+        if "velaria" in name and one["recall"] < RECALL:
+            told = "not used: exact instead"
+        elif "velaria" in name and name != "velaria-exact" and peers:
+            told = f"{one['qps'] / max(peers):.2f} {'met' if one['qps'] >= max(peers) else 'MISSED'}"
+        else:
+            told = f"{one['qps'] / max(peers):.2f}" if peers else "-"
+        figures = [f"{one[name]:.2f}" for name in ("p50", "p99")]
+        found = [f"{one['build_s']:.0f}", str(one["effort"] or "own"), f"{one['recall']:.3f}"]
+        rows.append([name, *found, *figures, f"{one['qps']:,.0f}", told])
+    return text_table(("", "build s", "effort", "recall", "p50 ms", "p99 ms", "queries/s", "x best peer"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
