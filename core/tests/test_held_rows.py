@@ -253,8 +253,8 @@ def test_a_history_of_changes(
     def changes_of(inputs: Inputs) -> list[pa.Table]:
         return inputs.changes(chance, retracts=retracts)[: len(relations)]
 
-    for epoch in range(20):
-        if outgrows and epoch == 8:
+    for epoch in range(14):
+        if outgrows and epoch == 6:
             monkeypatch.setattr(Store, "may_hold", lambda *_: False)
         event = chance.integers(0, 4)
         if event == 0:
