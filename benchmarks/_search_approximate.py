@@ -100,7 +100,7 @@ class Lancedb:
     def search(self, queries: Any, effort: int) -> Any:
         found = []
         for query in queries:
-            asked = self._table.search(query).distance_type("cosine").ef(effort).refine_factor(4)
+            asked = self._table.search(query).distance_type("cosine").ef(max(effort, 4 * K)).refine_factor(4)
             found.append(asked.select(["id", "_distance"]).limit(K).to_arrow()["id"].to_numpy())
         return found
 

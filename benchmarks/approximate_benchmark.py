@@ -1,9 +1,9 @@
 """Approximate vector search over real texts: an index of Velaria beside those of FAISS, usearch and LanceDB.
 
-The vectors are of 39,000 definitions of WordNet (`_real_texts.py`); `--vectors` takes others. A thousand are left out and are
-the queries. Each contestant is a process that builds its index and is asked for the ten nearest with growing effort,
-until it finds 0.99 of those that float64 finds. Then all take turns with one query at a time. Exact search, which
-finds all, stands beside them. Bar: at that recall, at least as many queries a second as the best peer.
+The vectors are of 39,000 definitions of WordNet (`_real_texts.py`); `--vectors` takes others. A thousand are left out
+and are the queries. Each contestant is a process that builds its index and is asked for the ten nearest with growing
+effort, until it finds 0.99 of those that float64 finds. Then all take turns with one query at a time. Exact search,
+which finds all, stands beside them. Bar: at that recall, at least as many queries a second as the best peer.
 """
 
 from __future__ import annotations
