@@ -27,11 +27,12 @@ class Velaria:
         import faiss
 
         from velaria_core.execution.search.nearest import Metric
+        from velaria_core.execution.search.ties import nearest_with_ties
         from velaria_core.execution.search.vector_index import VectorIndex
         from velaria_core.execution.search.vectors import Vectors
 
         faiss.omp_set_num_threads(threads)
-        self._metric, self._approximate = Metric.COSINE, method != "exact"
+        self._metric, self._approximate, self._with_ties = Metric.COSINE, method != "exact", nearest_with_ties
         self._folder = tempfile.TemporaryDirectory()
         self._index = VectorIndex.create(Path(self._folder.name, "index"), data.shape[1])
         self._index.add(np.arange(len(data)), Vectors.of(data))
@@ -41,7 +42,11 @@ class Velaria:
             print(f"{method}: recall {made.recall:.3f} at effort {made.effort}", file=sys.stderr)
 
     def search(self, queries: Any, _effort: int) -> Any:
-        return self._index.search(queries, self._metric, K, approximate=self._approximate).rows
+        # As a search of a table asks: for more, to see ties.
+        found = self._with_ties(
+            lambda k: self._index.search(queries, self._metric, k, approximate=self._approximate), K
+        )
+        return [rows[:K] for rows in found.rows]
 
 
 class Faiss:

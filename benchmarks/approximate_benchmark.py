@@ -25,7 +25,12 @@ from _stream_data import default_cache
 SCRIPT = str(Path(__file__).parent / "_search_approximate.py")
 RECALL = 0.99
 QUERIES = 1000
-_EFFORTS = {"graph": [16 * 2**step for step in range(8)], "groups": [4 * 2**step for step in range(9)], "own": [0]}
+_STEPS = [1, 1.25, 1.5, 1.75]
+_EFFORTS = {
+    "graph": [int(16 * 2**step * part) for step in range(7) for part in _STEPS],
+    "groups": [int(4 * 2**step * part) for step in range(8) for part in _STEPS],
+    "own": [0],
+}
 
 # Contestant: what installs it, and how it is told how far to look.
 CONTESTANTS: dict[str, tuple[tuple[str, ...], str]] = {

@@ -1,19 +1,20 @@
 """Approximate: an index by FAISS over vectors that do not change, used only where it finds what exact search finds.
 
-It gives a few times as many candidates as are asked for, and float64 puts them in order, so scores are exact and only
-a row that never was a candidate can be missing. How often that is, is measured when it is built: stored vectors are
-asked for their nearest others, and the effort is doubled until the answers hold `target` of the exact ones. Where the
-last effort does not reach it the index is kept, told, and not used.
+It gives candidates, at least as many as are asked for, and float64 puts them in order, so scores are exact and only a
+row that never was a candidate can be missing. How often that is, is measured when it is built: stored vectors are asked
+for their nearest others, and the effort is raised until the answers hold `target` of the exact ones. Where the last
+effort does not reach it the index is kept, told, and not used.
 
-`ivf` groups vectors around centres (Jegou et al., Product Quantization, PAMI 2011), `hnsw` links each with near ones
-(Malkov and Yashunin, 2016); both keep 8 bits a number. They cannot be filtered without losing recall, so a search
-with other rows left out is exact.
+`ivf` groups vectors around centres (Jegou et al., Product Quantization, PAMI 2011) and keeps 8 bits a number, so four
+times as many candidates are taken as are asked for; `hnsw` links each with near ones (Malkov and Yashunin, 2016) and
+keeps 16. They cannot be filtered without losing recall, so a search with other rows left out is exact.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -28,12 +29,14 @@ from velaria_core.execution.search.nearest import Metric, nearest, ordered
 from velaria_core.execution.search.vectors import Doubles, Floats, Vectors
 from velaria_core.execution.vectors import Rows
 
-K_MAX: Final = 20  # rows that recall is measured for
-_CANDIDATES: Final = 4  # for each row that is asked for
+K_MAX: Final = 20  # rows that are asked for
+_MEASURED: Final = 12  # the nearest of these are what recall is of; those beyond are asked for to see ties
+_CANDIDATES: Final = {"ivf": 4, "hnsw": 2}  # for each row that is asked for
 _SAMPLE: Final = 200
 _TRAINED: Final = 64  # vectors for each centre
 _AT_ONCE: Final = 1 << 22  # numbers that are added together
-_EFFORTS: Final = {"ivf": (8, 1024), "hnsw": (40, 1280)}
+_EFFORTS: Final = {"ivf": (8, 1024), "hnsw": (32, 1280)}
+_GROWTH: Final = 1.25
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Approximate:
     Attributes:
         kind: "ivf" or "hnsw".
         target: the recall that it is used for.
-        recall: the part of the K_MAX nearest that it found, of a sample.
+        recall: the part of the nearest that it found, of a sample.
         effort: groups that are read, or the breadth of the walk.
         source: FAISS's index, or the file that it is read from when it is first used.
     """
@@ -87,36 +90,41 @@ class Approximate:
             raise InputError("vector_index.recall", f"a recall of {target} is asked for", hint="up to 1, 0.99 for one")
         faiss = _faiss()
         count, d = len(vectors), vectors.dimension
-        random = np.random.default_rng(0)
         groups = max(1, min(int(4 * count**0.5), count // _TRAINED))
         made = faiss.index_factory(
             d,
-            f"IVF{groups},SQ8" if kind == "ivf" else "HNSW32_SQ8",
+            f"IVF{groups},SQ8" if kind == "ivf" else "HNSW32,SQfp16",
             faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT,
         )
-        some = np.sort(random.choice(count, min(count, max(_TRAINED * groups, 10_000)), replace=False))
-        made.train(_prepared(vectors.take(some), metric))
-        step = max(1, _AT_ONCE // d)
-        for start in range(0, count, step):
-            rows = np.arange(start, min(start + step, count))
-            made.add(_prepared(vectors.take(rows), metric))
-        sample = np.sort(random.choice(count, min(count, _SAMPLE), replace=False))
+        some = np.random.default_rng(1).choice(count, min(count, max(_TRAINED * groups, 10_000)), replace=False)
+        made.train(_prepared(vectors.take(np.sort(some)), metric))
+        sample = _left_out(count)
+        rest = np.delete(np.arange(count), sample)
+        _add(made, vectors, rest, metric)
+        index = Approximate(kind, metric, target, 1.0, _EFFORTS[kind][1], made)
+        if len(sample):
+            index = index._measured(vectors, codes, sample, rest)
+        _add(made, vectors, sample, metric)
+        return index
+
+    def _measured(self, vectors: Vectors, codes: Codes, sample: Rows, rest: Rows) -> Approximate:
+        """With the least effort that reaches the target, or the most there is, and the recall of the sample's nearest
+        among the rest, which alone is there yet: what was in a graph from the start is found more easily."""
         queries = vectors.take(sample)
         exact: list[Rows] = []
         for start in range(0, len(sample), 8):  # so few at a time are searched by codes
-            exact += nearest(vectors, queries[start : start + 8], metric, K_MAX + 1, codes=codes).rows
-        wanted = [_others(rows, int(own)) for rows, own in zip(exact, sample, strict=True)]
-        effort, most = _EFFORTS[kind]
+            some = queries[start : start + 8]
+            exact += nearest(vectors, some, self.metric, _MEASURED, allowed=rest, codes=codes).rows
+        there = sum(map(len, exact))
+        effort, most = _EFFORTS[self.kind]
         while True:
-            index = Approximate(kind, metric, target, 0.0, effort, made)
-            answers, _ = index.search(vectors, queries, K_MAX + 1)
-            given = [_others(one, int(own)) for one, own in zip(answers, sample, strict=True)]
-            found = sum(len(np.intersect1d(one, other)) for one, other in zip(given, wanted, strict=True))
-            there = sum(map(len, wanted))
+            index = replace(self, effort=effort)
+            answers, _ = index.search(vectors, queries, K_MAX)
+            found = sum(len(np.intersect1d(one[:_MEASURED], other)) for one, other in zip(answers, exact, strict=True))
             recall = found / there if there else 1.0
-            if recall >= target or effort >= most:
-                return Approximate(kind, metric, target, recall, effort, made)
-            effort *= 2
+            if recall >= self.target or effort >= most:
+                return replace(index, recall=recall)
+            effort = min(most, math.ceil(effort * _GROWTH))
 
     def search(self, vectors: Vectors, queries: npt.ArrayLike, k: int) -> tuple[list[Rows], list[Doubles]]:
         """The k best of the candidates for each query, their rows and scores; fewer where too many are apart.
@@ -130,12 +138,13 @@ class Approximate:
         """
         faiss = _faiss()
         asked = np.atleast_2d(np.asarray(queries, np.float32))
-        count = min(_CANDIDATES * k, len(vectors))
+        count = min(_CANDIDATES[self.kind] * k, len(vectors))
         if self.kind == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=self.effort)
         else:
             parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, count))
-        _, rows = self._index.search(_prepared(asked, self.metric), count, params=parameters)
+        _, places = self._index.search(np.ascontiguousarray(asked), count, params=parameters)
+        rows = _rows_at(places, len(vectors))
         return ordered(vectors, asked, self.metric, k, rows)
 
     def content(self) -> bytes:
@@ -152,10 +161,26 @@ def _prepared(rows: Floats, metric: Metric) -> Floats:
     return np.ascontiguousarray(rows)
 
 
-def _others(rows: Rows, own: int) -> Rows:
-    """The first K_MAX rows but the one that was asked with."""
-    others: Rows = rows[rows != own][:K_MAX]
-    return others
+def _add(index: Any, vectors: Vectors, rows: Rows, metric: Metric) -> None:
+    step = max(1, _AT_ONCE // vectors.dimension)
+    for start in range(0, len(rows), step):
+        index.add(_prepared(vectors.take(rows[start : start + step]), metric))
+
+
+@lru_cache(maxsize=16)
+def _left_out(count: int) -> Rows:
+    """Of so many rows those that are added last, in order: by their number alone, so that a reader knows them too."""
+    return np.sort(np.random.default_rng(0).choice(count, min(count // 5, _SAMPLE), replace=False))
+
+
+def _rows_at(places: Rows, count: int) -> Rows:
+    """The rows that were added at these places; -1 stays."""
+    sample = _left_out(count)
+    rest = count - len(sample)
+    rows = places + np.searchsorted(sample - np.arange(len(sample)), places, side="right")
+    late = places >= rest
+    rows[late] = sample[places[late] - rest]
+    return rows
 
 
 def is_installed() -> bool:

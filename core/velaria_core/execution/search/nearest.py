@@ -146,12 +146,39 @@ def ordered(
     Raises:
         InputError: as `nearest`.
     """
-    asked = _Asked.of(vectors, queries, metric, k, None)
-    which, places = np.nonzero(candidates >= 0)
-    rows = candidates[which, places].astype(np.int64)
-    there = ~np.isnan(vectors.norms[rows])
-    unknown = np.full(int(there.sum()), np.inf)
-    return _best(vectors, asked, _Pairs(which[there], rows[there], -unknown, unknown))
+    known = vectors.norms
+    rows, scores = [], []
+    for query, some in zip(_checked(vectors, queries, k, None), candidates, strict=True):
+        there = some[(some >= 0) & ~np.isnan(known[some])]
+        given = scores_of(vectors.take(there), np.broadcast_to(query, (len(there), len(query))), metric)
+        best = np.lexsort((there, given if metric.is_distance else -given))[:k]
+        rows.append(there[best])
+        scores.append(given[best])
+    return rows, scores
+
+
+def _checked(vectors: Vectors, queries: npt.ArrayLike, k: int, threshold: float | None) -> Doubles:
+    """(q, d) the queries.
+
+    Raises:
+        InputError: as `nearest`.
+    """
+    if k < 1:
+        raise InputError("search.top_k", f"top_k is {k}", hint="ask for at least 1 row")
+    if threshold is not None and math.isnan(threshold):
+        raise InputError("search.threshold", "the score threshold is not a number")
+    with np.errstate(over="ignore"):
+        exact = np.atleast_2d(np.asarray(queries, np.float32)).astype(np.float64)
+    if not np.isfinite(exact).all():
+        at = int(np.flatnonzero(~np.isfinite(exact).all(axis=1))[0])
+        which = "the query vector" if len(exact) == 1 else f"query vector {at}"
+        raise InputError("search.query", f"{which} holds a number that is not finite as float32")
+    if vectors.dimension and exact.shape[1] != vectors.dimension:
+        raise InputError(
+            "search.dimension",
+            f"the query vector holds {exact.shape[1]} numbers, the vectors of the column {vectors.dimension}",
+        )
+    return exact
 
 
 def _cores() -> int:
@@ -183,21 +210,7 @@ class _Asked:
 
     @staticmethod
     def of(vectors: Vectors, queries: npt.ArrayLike, metric: Metric, k: int, threshold: float | None) -> _Asked:
-        if k < 1:
-            raise InputError("search.top_k", f"top_k is {k}", hint="ask for at least 1 row")
-        if threshold is not None and math.isnan(threshold):
-            raise InputError("search.threshold", "the score threshold is not a number")
-        with np.errstate(over="ignore"):
-            exact = np.atleast_2d(np.asarray(queries, np.float32)).astype(np.float64)
-        if not np.isfinite(exact).all():
-            at = int(np.flatnonzero(~np.isfinite(exact).all(axis=1))[0])
-            which = "the query vector" if len(exact) == 1 else f"query vector {at}"
-            raise InputError("search.query", f"{which} holds a number that is not finite as float32")
-        if vectors.dimension and exact.shape[1] != vectors.dimension:
-            raise InputError(
-                "search.dimension",
-                f"the query vector holds {exact.shape[1]} numbers, the vectors of the column {vectors.dimension}",
-            )
+        exact = _checked(vectors, queries, k, threshold)
         norms = np.sqrt((exact * exact).sum(axis=1))
         longest = vectors.longest if metric is Metric.L2 else 0.0
         # l2: so that |x|^2 / 2 is at most |x| / 2 as well.
