@@ -96,6 +96,8 @@ class Query:
         folds = self.whole is None and self.stage != Stage.DISTINCT and self._plain(repeated)
         if self.single and not all(columns_of(tree) for _, tree in columns):
             folds = False
+        if self.sets is not None and all(dict(self.columns)[name] in self.group for name in read):
+            folds = False  # without a call the engine gives one row of no rows, however many sets have no key
         if not folds or (windowed and self.stage > Stage.GROUP):
             return self.wrapped().projected(columns, windowed=windowed)
         by_name = dict(self.columns)

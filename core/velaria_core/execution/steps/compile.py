@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 
+from sqlglot import exp
+
 from velaria_core.contract.modes import OutputMode
 from velaria_core.errors import InputError
 from velaria_core.execution.duck import Engine
@@ -45,10 +47,13 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.operators import (
     ApplyInBatches,
     Join,
+    Limit,
     ProcessingTime,
     Refresh,
     Scan,
     SessionWindow,
+    Sort,
+    TopK,
     VectorSearch,
     Watermark,
 )
@@ -284,11 +289,26 @@ def _closing(root: Node, uses: Counter[int], times: Callable[[Node], Times]) -> 
 
 
 def _order(node: Node) -> list[Node]:
-    """The run of linear nodes from here down to the lowest that orders rows; empty where none does."""
+    """The run of linear nodes from here down to the lowest that orders rows; empty where none does.
+
+    Where the rows below the run come from the first of others, in an order, they are put in that order again.
+    """
     run: list[Node] = []
     while isinstance(node.stream(), Linear) and len(node.inputs) == 1:
         run.append(node)
         node = node.inputs[0]
+    if not any(one.reorders_only for one in run) and (keys := _keys(node)):
+        return [*run, Sort(node, keys)]
     while run and not run[-1].reorders_only:
         run.pop()
     return run
+
+
+def _keys(node: Node) -> tuple[exp.Ordered, ...]:
+    """What the first rows that a node gives are ordered by; nothing where they are in no order, or are not the first
+    of others."""
+    if isinstance(node, TopK) and not node.by:
+        return node.keys
+    if isinstance(node, Limit):
+        return node.input.keys if isinstance(node.input, Sort) else _keys(node.input)
+    return ()
