@@ -40,6 +40,7 @@ from velaria_experimental.wire.status import Status, error_message, error_of, re
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
 TICK_SECONDS: Final = 0.2
+_UNATTENDED_MS: Final = 60_000.0  # how long the rows of a job wait for a client that is gone
 _PEERS_MAX: Final = 256
 _NAME_MAX: Final = 200
 
@@ -112,6 +113,7 @@ class Scheduler:
         self._owned: dict[str, set[str]] = {}  # job -> its payloads among them
         self._spans: dict[str, list[Span]] = {}
         self._queued_us: dict[str, int] = {}
+        self._unattended: dict[str, float] = {}  # jobs that no client waits for, and since when
         self._stopping = asyncio.Event()
         self._token = ""
         self._supervisor = Supervisor(lambda name, what, pid: events(f"worker-{what}", worker=name, pid=pid), clock)
@@ -200,6 +202,18 @@ class Scheduler:
             await asyncio.sleep(TICK_SECONDS)
             self._supervisor.look()
             self._do(self._master.tick(self._now()))
+            self._drop_unattended()
+
+    def _drop_unattended(self) -> None:
+        """Forget jobs that have ended, and whose client has not been there for long."""
+        asked = {job_id for peer in self._peers.values() for job_id in peer.asked}
+        now_ms = self._now()
+        for job_id in self._master.jobs:
+            if job_id in asked or self._master.outcome(job_id) is None:
+                self._unattended.pop(job_id, None)
+            elif now_ms - self._unattended.setdefault(job_id, now_ms) >= _UNATTENDED_MS:
+                self._events("unattended", job_id=job_id)
+                self._forget(job_id)
 
     def _now(self) -> float:
         return self._clock.ticks_ms()
@@ -375,10 +389,16 @@ class Scheduler:
             self._do(self._master.unreadable(ack.job_id, self._now()))
             return
         peer.asked.pop(ack.job_id, None)
-        self._do(self._master.taken(ack.job_id, self._now()))
-        if self._master.job(ack.job_id) is None:
-            self._let_go(ack.job_id)
-            self._journal.over(ack.job_id)
+        self._forget(ack.job_id)
+
+    def _forget(self, job_id: str) -> None:
+        """A job is over, where it has ended: nobody wants its rows any more."""
+        known = self._master.job(job_id) is not None
+        self._do(self._master.taken(job_id, self._now()))
+        if known and self._master.job(job_id) is None:
+            self._unattended.pop(job_id, None)
+            self._let_go(job_id)
+            self._journal.over(job_id)
 
     def _inspect(self, peer: _Peer, frame: pb.Frame) -> None:
         import json

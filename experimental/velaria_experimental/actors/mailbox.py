@@ -29,6 +29,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+_DRAIN_SECONDS: Final = 2.0
 _STATUSES: Final = {
     grpc.StatusCode.UNAUTHENTICATED: Status.ARGUMENT_ERROR,
     grpc.StatusCode.UNAVAILABLE: Status.TRANSPORT_CLOSED,
@@ -62,7 +63,7 @@ class Mailbox:
         self._handle, self._closed = handle, closed
         self._lock = threading.Condition()
         self._outbox = Outbox(self.writer)
-        self._ending = False
+        self._ending = self._draining = False
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         opened = self._channel.stream_stream(f"/{SERVICE}/{METHOD}")
         self._call = opened(self._frames(), metadata=credentials(token))
@@ -85,20 +86,26 @@ class Mailbox:
             self._lock.notify_all()
 
     def close(self) -> None:
-        """End the stream; what was not sent is not."""
+        """End the stream: what waits to be sent is, if the scheduler takes it soon."""
+        with self._lock:
+            self._draining = True
+            self._lock.notify_all()
+        reads = self._thread.ident is not None and threading.current_thread() is not self._thread
+        if reads:
+            self._thread.join(_DRAIN_SECONDS)
         with self._lock:
             self._ending = True
             self._lock.notify_all()
         self._call.cancel()
         self._channel.close()
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+        if reads:
             self._thread.join()
 
     def _frames(self) -> Iterator[bytes]:
         """What gRPC sends, on a thread of its own."""
         while True:
             with self._lock:
-                while (frame := self._outbox.take()) is None and not self._ending:
+                while (frame := self._outbox.take()) is None and not (self._ending or self._draining):
                     self._lock.wait()
             if frame is None or self._ending:
                 return

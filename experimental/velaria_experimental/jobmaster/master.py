@@ -261,6 +261,11 @@ class JobMaster:
         return tuple(self._nodes)
 
     @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs that are known."""
+        return tuple(self._runs)
+
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """The jobs that have not ended."""
         return tuple(job_id for job_id, run in self._runs.items() if not run.state.final)
