@@ -92,6 +92,25 @@ def _worker(given: argparse.Namespace) -> int:
     return 0
 
 
+def _keeper(given: argparse.Namespace) -> int:
+    from velaria_experimental.actors.supervisor import until_orphaned
+    from velaria_experimental.streaming.keeper import Keeper
+
+    keeper = Keeper(
+        given.connect,
+        given.node_id,
+        given.token_file or token_path(given.connect),
+        shared_memory=given.shared_memory,
+        min_bytes=given.shared_memory_min_bytes,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: keeper.stop())
+    if given.child:
+        until_orphaned(keeper.stop)
+    keeper.serve()
+    return 0
+
+
 def _client(given: argparse.Namespace) -> int:
     import pyarrow as pa
 
@@ -175,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, about, node_id in (
         ("scheduler", _scheduler, "Hold jobs, and give their tasks to workers.", "scheduler"),
         ("worker", _worker, "Run tasks.", "worker-1"),
+        ("keeper", _keeper, "Keep state of a stream query, which starts it.", "keeper-1"),
         ("client", _client, "Run SQL on workers.", "client-1"),
         ("smoke", _smoke, "Prove that this build works, with processes of its own.", "smoke"),
         ("status", _status, "Show workers and jobs.", "status-1"),
@@ -182,12 +202,13 @@ def _parser() -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about)
         made.set_defaults(run=run)
         made.add_argument("--node-id", default=node_id, help="its name [default: %(default)s]")
-        if name in ("worker", "client", "status"):
+        if name in ("worker", "keeper", "client", "status"):
             made.add_argument("--connect", default=DEFAULT_ADDRESS, help="the scheduler [default: %(default)s]")
         if name != "smoke":
             made.add_argument("--token-file", type=Path, help="[default: by the address]")
-        if name in ("scheduler", "worker", "client"):
+        if name in ("scheduler", "worker", "keeper", "client"):
             _transport(made)
+        if name in _SINGLE_NODE:
             made.add_argument("--single-node", action="store_true", help=_SINGLE_NODE[name])
         _MORE.get(name, lambda _: None)(made)
     return parser
@@ -220,6 +241,10 @@ def _scheduler_arguments(made: argparse.ArgumentParser) -> None:
 
 def _worker_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--threads", type=_size, default=1, metavar="N", help="of its engine [default: %(default)s]")
+    _child_arguments(made)
+
+
+def _child_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--child", action="store_true", help="end when whoever holds the other end of stdin does")
 
 
@@ -242,6 +267,7 @@ def _status_arguments(made: argparse.ArgumentParser) -> None:
 _MORE = {
     "scheduler": _scheduler_arguments,
     "worker": _worker_arguments,
+    "keeper": _child_arguments,
     "client": _client_arguments,
     "status": _status_arguments,
 }

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from velaria_core.dataframe import DataFrame
 from velaria_core.errors import InputError, QueryCancelled, VelariaError
-from velaria_experimental.actors.mailbox import Answers, Asking, Mailbox, is_lasting
+from velaria_experimental.actors.line import Answers
+from velaria_experimental.actors.mailbox import Mailbox, is_lasting
 from velaria_experimental.jobmaster.options import JobOptions
 from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.spans import Span, Spans, Stage
@@ -355,22 +356,21 @@ def _put_together(result: pb.Result, link: _Link, schema: pa.Schema) -> pa.Table
 
 
 class _Link:
-    """One stream to the scheduler.
-
-    Attributes:
-        broken: what ended it, None while it is open.
-    """
+    """One stream to the scheduler."""
 
     def __init__(self, address: str, token: str, node_id: str) -> None:
-        self.broken: VelariaError | None = None
-        self._asking = Asking()
-        self._mailbox = Mailbox(address, token, node_id, self._handle, self._closed)
+        self._mailbox = Mailbox(address, token, node_id, lambda _: None)
         self._mailbox.start()
         try:
             self._asked(self._mailbox.writer.frame(register=pb.Register(role="client", pid=os.getpid())))
         except BaseException:
             self._mailbox.close()
             raise
+
+    @property
+    def broken(self) -> VelariaError | None:
+        """What ended the stream; None while it is open."""
+        return self._mailbox.broken
 
     def workers(self) -> int:
         """Workers that are registered now."""
@@ -386,10 +386,7 @@ class _Link:
         """Ask for a job; what is given tells that it was accepted, and how it ended."""
         for payload_id, data in given.inline:
             self._mailbox.send_payload(payload_id, data)
-        frame = self._mailbox.writer.frame(submit=pb.Submit(job=job_message(given.job)))
-        answers = self._asking.expect(frame)
-        self._mailbox.send(frame)
-        return answers
+        return self._mailbox.ask(self._mailbox.writer.frame(submit=pb.Submit(job=job_message(given.job))))
 
     def cancel(self, job_id: str) -> None:
         """Ask for the end of a job."""
@@ -408,13 +405,5 @@ class _Link:
         self._mailbox.close()
 
     def _asked(self, frame: pb.Frame) -> pb.Frame:
-        with self._asking.expect(frame) as answers:
-            self._mailbox.send(frame, urgent=True)
+        with self._mailbox.ask(frame, urgent=True) as answers:
             return answers.next(_ANSWER_SECONDS)
-
-    def _handle(self, frame: pb.Frame) -> None:
-        self._asking.answered(frame)
-
-    def _closed(self, error: VelariaError) -> None:
-        self.broken = error
-        self._asking.broke(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,9 +30,12 @@ _SQL = "SELECT k, count(*) AS n, sum(v) AS s, median(v) AS m FROM numbers GROUP 
 def smoke(events: Events) -> bool:
     """Whether all of it holds; each check is an event."""
     rows = pa.table({"k": [at % 7 for at in range(10_000)], "v": list(range(10_000))})
-    checks = {"frame": _frame_returns, "arrow-ipc": lambda: decoded(encoded(rows)).equals(rows)}
-    checks["shared-memory"] = lambda: _segment_returns(rows)
-    checks["job"] = lambda: _job_returns(rows)
+    checks: dict[str, Callable[[], bool]] = {
+        "frame": _frame_returns,
+        "arrow-ipc": lambda: bool(decoded(encoded(rows)).equals(rows)),
+        "shared-memory": lambda: _segment_returns(rows),
+        "job": lambda: _job_returns(rows),
+    }
     well = True
     for name, check in checks.items():
         holds = check()
@@ -49,7 +53,7 @@ def _segment_returns(rows: pa.Table) -> bool:
     segments = Segments()
     try:
         name, _ = segments.write("smoke", rows)
-        return mapped(name, segments.root).equals(rows)
+        return bool(mapped(name, segments.root).equals(rows))
     finally:
         segments.close()
 
@@ -66,4 +70,4 @@ def _job_returns(rows: pa.Table) -> bool:
         session.create_temp_view("numbers", session.create_dataframe(rows))
         frame = session.sql(_SQL)
         answer = client.run(frame)
-        return answer.mode is Mode.WORKERS and answer.table.equals(frame.to_arrow())
+        return answer.mode is Mode.WORKERS and bool(answer.table.equals(frame.to_arrow()))

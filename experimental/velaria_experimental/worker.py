@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -213,7 +212,8 @@ class _Session:
                 if key.job_id in self._released:
                     continue
                 self._at_work = _AtWork(key)
-            self._send(lambda writer, key=key: writer.frame(ack=pb.Ack(task=key_message(key), ok=True)))  # type: ignore[misc]
+            mailbox = self._mailbox
+            mailbox.send(mailbox.writer.frame(ack=pb.Ack(task=key_message(key), ok=True)))
             result, inline = self._result(assign, key)
             with self._lock:
                 cancelled = self._at_work.cancelled
@@ -223,11 +223,8 @@ class _Session:
                     self._placing.segments.remove(f"{key.job_id}.")
                 continue
             for payload_id, data in inline:
-                self._mailbox.send_payload(payload_id, data)
-            self._send(lambda writer, result=result: writer.frame(result=result))  # type: ignore[misc]
-
-    def _send(self, made: Callable[..., pb.Frame]) -> None:
-        self._mailbox.send(made(self._mailbox.writer))
+                mailbox.send_payload(payload_id, data)
+            mailbox.send(mailbox.writer.frame(result=result))
 
     def _result(self, assign: pb.Assign, key: TaskKey) -> tuple[pb.Result, list[tuple[str, bytes]]]:
         """What comes of a task, and the bytes to send before it."""

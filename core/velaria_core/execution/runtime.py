@@ -44,6 +44,7 @@ from velaria_core.execution.listeners import Listeners
 from velaria_core.execution.mirror import Mirror
 from velaria_core.execution.moments import from_micros
 from velaria_core.execution.options import COMMIT_EPOCHS, COMMIT_MS, StreamOptions
+from velaria_core.execution.placing import placement_of
 from velaria_core.execution.policy import DeadLetters, Retries, blamed, not_taken
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
@@ -140,7 +141,7 @@ class StreamingQuery(Reported):
             self._letters = DeadLetters(sources) if options.dead_letter is not None else None
             flow = self._open_state()
             info = sink.info()
-            strategy = decided(machine(engine).backend, flow, options, sources, info)
+            strategy = decided(machine(engine).backend, flow, options, sources, info, self._placement)
             self.delivery = strategy.delivery_guarantee
             last = self._epochs.last
             self._reporter = Reporter(
@@ -191,7 +192,10 @@ class StreamingQuery(Reported):
         workers = workers_of(state, options, self._held_parts)
         if workers is not None:
             self._state_held.callback(workers.close)
-        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers)
+        self._placement = placement_of(options)
+        if self._placement is not None:
+            self._state_held.callback(self._placement.close)
+        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers, self._placement)
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,

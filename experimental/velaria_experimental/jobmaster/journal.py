@@ -144,7 +144,7 @@ class Journal:
         file = fresh.open("wb")
         self._file = file
         file.write(_MAGIC)
-        needed = set()
+        needed: set[Path] = set()
         for one in self.unfinished.values():
             self._append(pb.Frame(node_id=one.client, submit=pb.Submit(job=job_message(one.job))))
             needed.update(self._file_of(payload.payload_id) for payload in one.job.payloads)

@@ -97,6 +97,9 @@ class Writer:
         error: pb.Error | None = None,
         inspect: pb.Inspect | None = None,
         snapshot: pb.Snapshot | None = None,
+        place: pb.Place | None = None,
+        barrier: pb.Barrier | None = None,
+        settle: pb.Settle | None = None,
     ) -> pb.Frame:
         """The next frame; exactly one body is given."""
         return pb.Frame(
@@ -116,6 +119,9 @@ class Writer:
             error=error,
             inspect=inspect,
             snapshot=snapshot,
+            place=place,
+            barrier=barrier,
+            settle=settle,
         )
 
     def refusal(self, error: VelariaError, answers: int = 0) -> pb.Frame:

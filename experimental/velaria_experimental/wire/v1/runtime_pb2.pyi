@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("version", "message_id", "correlation_id", "node_id", "register", "heartbeat", "submit", "assign", "data", "credit", "ack", "result", "cancel", "error", "inspect", "snapshot")
+    __slots__ = ("version", "message_id", "correlation_id", "node_id", "register", "heartbeat", "submit", "assign", "data", "credit", "ack", "result", "cancel", "error", "inspect", "snapshot", "place", "barrier", "settle")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,9 @@ class Frame(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     INSPECT_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_FIELD_NUMBER: _ClassVar[int]
     version: int
     message_id: int
     correlation_id: int
@@ -40,7 +43,10 @@ class Frame(_message.Message):
     error: Error
     inspect: Inspect
     snapshot: Snapshot
-    def __init__(self, version: _Optional[int] = ..., message_id: _Optional[int] = ..., correlation_id: _Optional[int] = ..., node_id: _Optional[str] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submit: _Optional[_Union[Submit, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., inspect: _Optional[_Union[Inspect, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+    place: Place
+    barrier: Barrier
+    settle: Settle
+    def __init__(self, version: _Optional[int] = ..., message_id: _Optional[int] = ..., correlation_id: _Optional[int] = ..., node_id: _Optional[str] = ..., register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submit: _Optional[_Union[Submit, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., inspect: _Optional[_Union[Inspect, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("role", "slots", "pid", "segments")
@@ -193,20 +199,26 @@ class TaskInput(_message.Message):
     def __init__(self, name: _Optional[str] = ..., schema: _Optional[bytes] = ..., payloads: _Optional[_Iterable[_Union[Payload, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("job_id", "task", "ok", "state", "reason", "workers")
+    __slots__ = ("job_id", "task", "ok", "state", "reason", "workers", "number", "state_rows", "state_bytes")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task: TaskKey
     ok: bool
     state: str
     reason: str
     workers: int
-    def __init__(self, job_id: _Optional[str] = ..., task: _Optional[_Union[TaskKey, _Mapping]] = ..., ok: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+    number: int
+    state_rows: int
+    state_bytes: int
+    def __init__(self, job_id: _Optional[str] = ..., task: _Optional[_Union[TaskKey, _Mapping]] = ..., ok: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., workers: _Optional[int] = ..., number: _Optional[int] = ..., state_rows: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("job_id", "task", "ok", "status", "state", "output_rows", "result_location", "payloads", "error", "spans", "missing", "summary")
@@ -287,3 +299,41 @@ class Snapshot(_message.Message):
     JSON_FIELD_NUMBER: _ClassVar[int]
     json: str
     def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("plan", "schema", "append_only", "state", "step")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ONLY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    plan: str
+    schema: bytes
+    append_only: bool
+    state: str
+    step: str
+    def __init__(self, plan: _Optional[str] = ..., schema: _Optional[bytes] = ..., append_only: _Optional[bool] = ..., state: _Optional[str] = ..., step: _Optional[str] = ...) -> None: ...
+
+class Barrier(_message.Message):
+    __slots__ = ("number", "rows", "first", "now_ms", "step")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    NOW_MS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    rows: Payload
+    first: bool
+    now_ms: int
+    step: str
+    def __init__(self, number: _Optional[int] = ..., rows: _Optional[_Union[Payload, _Mapping]] = ..., first: _Optional[bool] = ..., now_ms: _Optional[int] = ..., step: _Optional[str] = ...) -> None: ...
+
+class Settle(_message.Message):
+    __slots__ = ("number", "ok", "step")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    ok: bool
+    step: str
+    def __init__(self, number: _Optional[int] = ..., ok: _Optional[bool] = ..., step: _Optional[str] = ...) -> None: ...
