@@ -21,7 +21,7 @@ from velaria_experimental.security import credentials, read_token
 from velaria_experimental.wire.frames import METHOD, SERVICE, VERSION, Writer, body_of, read
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
-ROUNDS = int(os.environ.get("VELARIA_FUZZ", "60"))
+ROUNDS = int(os.environ.get("VELARIA_FUZZ", "30"))
 
 
 @pytest.fixture(scope="module")

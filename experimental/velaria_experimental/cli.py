@@ -137,6 +137,7 @@ def _client(given: argparse.Namespace) -> int:
             node_id=given.node_id,
             token_file=given.token_file,
             tasks=given.tasks,
+            measures=given.measure,
             shared_memory=given.shared_memory,
             shared_memory_min_bytes=given.shared_memory_min_bytes,
             told=events,
@@ -257,6 +258,7 @@ def _client_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--chain-parallelism", type=_size, default=0, metavar="N", help="tasks of a chain at once; 0: all"
     )
+    made.add_argument("--measure", action="store_true", help="run in this process what gains nothing by others")
     made.add_argument("--trace", metavar="FILE", help="write a Chrome trace")
 
 

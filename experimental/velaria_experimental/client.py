@@ -33,6 +33,7 @@ from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.spans import Span, Spans, Stage
 from velaria_experimental.payload.segments import Segments, sweep
 from velaria_experimental.payload.tables import SHARED_MEMORY_MIN_BYTES, Placing, opened
+from velaria_experimental.plans.choice import estimated
 from velaria_experimental.plans.jobs import Submission, submission
 from velaria_experimental.plans.split import split
 from velaria_experimental.security import checked_address, read_token, token_path
@@ -75,7 +76,7 @@ class Client:
 
     Args:
         tasks: into how many parts rows are cut; as many as there are workers, but two at least, by default.
-        rows_min: rows below which a frame runs in this process.
+        measures: a frame that would not gain by other processes runs in this one (`plans.choice`).
         shared_memory: rows go to shared memory from `shared_memory_min_bytes` on; else over the stream.
     """
 
@@ -86,7 +87,7 @@ class Client:
         node_id: str = "client-1",
         token_file: str | os.PathLike[str] | None = None,
         tasks: int | None = None,
-        rows_min: int = 0,
+        measures: bool = False,
         shared_memory: bool = True,
         shared_memory_min_bytes: int = SHARED_MEMORY_MIN_BYTES,
         told: Callable[..., None] = lambda *_, **__: None,
@@ -97,7 +98,7 @@ class Client:
         self.node_id = node_id
         self.told = told
         self._token_file = Path(token_file) if token_file is not None else token_path(connect)
-        self._tasks, self._rows_min = tasks, rows_min
+        self._tasks, self._measures = tasks, measures
         self._segments = Segments() if shared_memory else None
         self.placing = Placing(self._segments, shared_memory_min_bytes)
         self._lock = threading.Lock()
@@ -148,11 +149,15 @@ class Client:
                 if error.code != "plan.function":
                     raise
                 return _alone(frame, error.message)
-            rows = sum(one.table.num_rows for chain in found.chains for one in chain.readings if one.table is not None)
             if not found.is_split:
                 return _alone(frame, found.reason if found.reasons else "nothing of the plan works on parts")
-            if rows < self._rows_min:
-                return _alone(frame, f"{rows} rows, and another process pays from {self._rows_min} on")
+            if self._measures:
+                engine = frame._session._engine
+                threads = engine.settings.threads or os.cpu_count() or 1
+                workers = max(1, min(self.workers(), os.cpu_count() or 1))
+                shared = self._segments is not None
+                if not (guess := estimated(engine, found, workers, threads, shared_memory=shared)).pays:
+                    return _alone(frame, guess.reason)
         with spans.measured(Stage.SERIALISE, job_id) as span:
             given = submission(
                 job_id, found, self.placing, options, getattr(frame, "_text", None) or frame.node.label()

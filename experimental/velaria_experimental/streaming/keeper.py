@@ -23,6 +23,7 @@ from velaria_core.logical.operators import Scan
 from velaria_core.logical.serialize import loads
 from velaria_experimental.actors.line import Line
 from velaria_experimental.actors.mailbox import Mailbox
+from velaria_experimental.observe.spans import Spans, Stage
 from velaria_experimental.payload.segments import Segments
 from velaria_experimental.payload.tables import Placing, opened
 from velaria_experimental.plans.inputs import is_input
@@ -100,16 +101,25 @@ class Keeper:
         return self._steps[name]
 
     def _epoch(self, step: _Placed, barrier: pb.Barrier) -> pb.Result:
-        made = step.epoch(barrier, self._mailbox)
+        node_id = self._mailbox.writer.node_id
+        spans, what = Spans(node_id), f"{barrier.step}/{barrier.number}"
+        with spans.measured(Stage.TRANSFER, what):
+            given = step.rows(barrier, self._mailbox)
+        with spans.measured(Stage.COMPUTE, what):
+            made = step.epoch(given, barrier)
         # What was answered before has been mapped by now.
         if self._segments is not None:
             self._segments.remove("")
-        if made is None or not made.num_rows:
-            return pb.Result(ok=True, status=Status.OK)
-        told, data = self._placing.place(f"{self._mailbox.writer.node_id}/{barrier.number}/{os.urandom(4).hex()}", made)
-        if data is not None:
-            self._mailbox.send_payload(told.payload_id, data)
-        return pb.Result(ok=True, status=Status.OK, output_rows=made.num_rows, payloads=[told])
+        result = pb.Result(ok=True, status=Status.OK)
+        if made is not None and made.num_rows:
+            with spans.measured(Stage.SERIALISE, what):
+                told, data = self._placing.place(f"{node_id}/{barrier.number}/{os.urandom(4).hex()}", made)
+            if data is not None:
+                self._mailbox.send_payload(told.payload_id, data)
+            result.output_rows = made.num_rows
+            result.payloads.append(told)
+        result.spans.extend(span.message() for span in spans.spans)
+        return result
 
 
 class _Placed:
@@ -143,14 +153,18 @@ class _Placed:
             raise
         self._open = False
 
-    def epoch(self, barrier: pb.Barrier, line: Line) -> pa.Table | None:
+    def rows(self, barrier: pb.Barrier, line: Line) -> pa.Table | None:
+        """The rows that came before a barrier."""
+        if not barrier.HasField("rows"):
+            return None
+        payload = barrier.rows
+        data = line.inbox.forget(payload.payload_id)
+        received = {} if data is None else {payload.payload_id: data}
+        return opened([payload], received, self._schema)
+
+    def epoch(self, rows: pa.Table | None, barrier: pb.Barrier) -> pa.Table | None:
         """The changes that follow from the rows of an epoch."""
-        given: dict[int, pa.Table] = {}
-        if barrier.HasField("rows"):
-            payload = barrier.rows
-            data = line.inbox.forget(payload.payload_id)
-            received = {} if data is None else {payload.payload_id: data}
-            given[self._key] = opened([payload], received, self._schema)
+        given = {} if rows is None else {self._key: rows}
         if not self._open:
             self._store.cursor.begin()
             self._open = True

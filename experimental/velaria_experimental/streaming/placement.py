@@ -30,7 +30,7 @@ class ActorPlacement:
     """
 
     def __init__(self, options: StreamOptions) -> None:
-        self.workers = options.local_workers
+        self.workers = max(1, options.local_workers)
         self.shared_memory = options.shared_memory_transport
         self.min_bytes = options.shared_memory_min_payload_bytes
         self.transport = TransportMode.SHARED_MEMORY if self.shared_memory else TransportMode.RPC_COPY
@@ -41,9 +41,6 @@ class ActorPlacement:
 
     def placed(self, store: Store, name: str, run: Sequence[Node], below: Step) -> PlacedStep | None:
         """See `velaria_core.execution.placing.Placement.placed`."""
-        if self.workers <= 1:
-            self.reason = f"worker-processes needs local_workers > 1, and it is {self.workers}"
-            return None
         label = run[0].label()
         by = _cut_by(run, below)
         if not by:

@@ -31,6 +31,7 @@ from velaria_core.logical.node import Node
 from velaria_core.logical.serialize import dumps
 from velaria_core.types import quoted
 from velaria_experimental.actors.line import Answers, Line
+from velaria_experimental.observe.spans import Span, Spans, Stage
 from velaria_experimental.payload.tables import encoded, opened
 from velaria_experimental.plans.inputs import input_scan
 from velaria_experimental.wire.codec import schema_bytes
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from velaria_experimental.streaming.placement import ActorPlacement
 
 _ANSWER_SECONDS: Final = 600.0  # an epoch's work; a worker that dies is known at once
+_SPANS_MAX: Final = 10_000
 _STEPS: Final = count(1)
 
 
@@ -82,6 +84,9 @@ class RemoteStep(PlacedStep):
 
     Args:
         by: columns of the rows below by whose hash they are cut.
+
+    Attributes:
+        spans: what the last epochs took in each stage, here and in the workers.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class RemoteStep(PlacedStep):
         self._pending: list[Answers] = []
         self._id = next(_STEPS)
         self._kept = (0, 0)
+        self.spans = Spans("query")
 
     @property
     def is_net(self) -> bool:
@@ -116,18 +122,27 @@ class RemoteStep(PlacedStep):
         if given is None:
             return None
         hub = self._opened()
-        self._collect()
+        spans, what = self.spans, f"{self._name}/{self._number + 1}"
+        with spans.measured(Stage.WAIT, what):
+            self._collect()
         self._number += 1
-        parts = self._cut(given)
+        with spans.measured(Stage.SPLIT, what):
+            parts = self._cut(given)
         if self._sent:
-            self._log(parts, at)
-        answers = [self._barrier(hub, worker, self._number, rows, at) for worker, rows in enumerate(parts)]
+            with spans.measured(Stage.SERIALISE, what):
+                self._log(parts, at)
+        with spans.measured(Stage.SERIALISE, what):
+            answers = [self._barrier(hub, worker, self._number, rows, at) for worker, rows in enumerate(parts)]
         tables = []
         for line, asked in zip(hub.lines, answers, strict=True):
-            with asked:
-                made = self._taken(line, asked.next(_ANSWER_SECONDS))
+            with asked, spans.measured(Stage.WAIT, what):
+                answer = asked.next(_ANSWER_SECONDS)
+            with spans.measured(Stage.MERGE, what):
+                made = self._taken(line, answer)
+            spans.spans += [Span.of(span) for span in answer.result.spans]
             if made is not None and made.num_rows:
                 tables.append(made)
+        del spans.spans[:-_SPANS_MAX]
         hub.release(f"q{self._id}.{self._number}.")
         return pa.concat_tables(tables) if tables else None
 
