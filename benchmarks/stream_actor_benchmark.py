@@ -16,9 +16,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -81,8 +80,9 @@ def events(rows: int, keys: int) -> pa.Table:
     )
 
 
-def bag(table: pa.Table) -> Counter[str]:
-    return Counter(map(str, table.to_pylist()))
+def in_order(table: pa.Table) -> pa.Table:
+    """Rows in one order, so that two answers compare."""
+    return table.sort_by([(name, "ascending") for name in table.column_names]).combine_chunks()
 
 
 def spent(spans: Sequence[Span], runs: int) -> list[str]:
@@ -113,12 +113,8 @@ def move(megabytes: int, rounds: int) -> None:
         assert same
         read = perf_counter()
         segments.remove("")
-        for name_of, took in (
-            ("write", written - began),
-            ("there and back", arrived - began),
-            ("read", read - arrived),
-        ):
-            best[name_of] = min(best[name_of], took)
+        took = {"write": written - began, "there and back": arrived - began, "read": read - arrived}
+        best = {what: min(seconds, took[what]) for what, seconds in best.items()}
     other.stdin.close()
     other.wait()
     segments.close()
@@ -145,17 +141,18 @@ def _copied(table: pa.Table, rounds: int) -> float:
 def _streamed(table: pa.Table, rounds: int) -> float:
     """One way: a client's rows to the scheduler, which holds them, until it has answered."""
     data = encoded(table)
-    with tempfile.TemporaryDirectory() as folder, scheduler(Path(folder), 0) as (address, token_file):
-        with Client(address, token_file=token_file) as client:
-            mailbox = client.link()._mailbox
-            times = []
-            for number in range(rounds):
-                began = perf_counter()
-                mailbox.send_payload(f"bench/{number}", data)
-                # Behind the chunks: answered when they are there.
-                with mailbox.ask(mailbox.writer.frame(inspect=pb.Inspect())) as asked:
-                    asked.next(600)
-                times.append(perf_counter() - began)
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        address, token_file = opened.enter_context(scheduler(folder, 0))
+        mailbox = opened.enter_context(Client(address, token_file=token_file)).link()._mailbox
+        times = []
+        for number in range(rounds):
+            began = perf_counter()
+            mailbox.send_payload(f"bench/{number}", data)
+            # Behind the chunks: answered when they are there.
+            with mailbox.ask(mailbox.writer.frame(inspect=pb.Inspect())) as asked:
+                asked.next(600)
+            times.append(perf_counter() - began)
     return min(times)
 
 
@@ -190,13 +187,13 @@ def stream(batches: int, rows: int, keys: int, chosen: Sequence[str]) -> None:
 
 def _streamed_rows(
     session: DataflowSession, sql: str, tables: Sequence[pa.Table], options: Mapping[str, Any]
-) -> Counter[str]:
+) -> pa.Table:
     sink = MemorySink()
     session.create_temp_view("events", session.read_stream(MemorySource(list(tables[:3])), "events"))
     query = session.stream_sql(sql).write_stream(sink, **options)
     query.process_available()
     query.stop()
-    return bag(sink.result())
+    return in_order(sink.result())
 
 
 def _stream_time(
@@ -204,7 +201,7 @@ def _stream_time(
 ) -> tuple[float, list[Span]]:
     """Seconds of all epochs but the first, which starts the processes."""
     began: list[float] = []
-    sink = CallbackSink(lambda _: began.append(perf_counter()) if not began else None)
+    sink = CallbackSink(lambda *_: began.append(perf_counter()) if not began else None)
     session.create_temp_view("events", session.read_stream(MemorySource([tables[0], *tables]), "events"))
     query = session.stream_sql(sql).write_stream(sink, epoch_rows_max=tables[0].num_rows, **options)
     query.process_available()
@@ -235,7 +232,7 @@ def batch(rows: int, keys: int, rounds: int, chosen: Sequence[str]) -> None:
         session.create_temp_view("names", session.create_dataframe(names))
         lines: dict[str, list[list[str]]] = {name: [] for name in chosen}
         frames = {name: session.sql(BATCHES[name]) for name in chosen}
-        expected = {name: bag(frame.to_arrow()) for name, frame in frames.items()}
+        expected = {name: in_order(frame.to_arrow()) for name, frame in frames.items()}
         best = {name: _best(frame.to_arrow, rounds)[0] for name, frame in frames.items()}
         for name in chosen:
             lines[name].append(["single-process", f"{rows / best[name] / 1e6:.2f}", *[""] * len(_STAGES)])
@@ -250,7 +247,7 @@ def batch(rows: int, keys: int, rounds: int, chosen: Sequence[str]) -> None:
                         shared_memory_min_bytes=0,
                     ) as client:
                         for name, frame in frames.items():
-                            assert bag(client.run(frame, options).table) == expected[name], name
+                            assert in_order(client.run(frame, options).table) == expected[name], name
                             seconds, answer = _best(lambda frame=frame: client.run(frame, options), rounds)  # type: ignore[misc]
                             spans = answer.spans if isinstance(answer, Answer) else ()
                             speed = f"{rows / seconds / 1e6:.2f}"

@@ -108,7 +108,8 @@ def _keeper(given: argparse.Namespace) -> int:
     if given.child:
         until_orphaned(keeper.stop)
     keeper.serve()
-    return 0
+    # All is closed. What steps hold of the engine goes with the process; its binding would tell of it as leaks.
+    os._exit(0)
 
 
 def _client(given: argparse.Namespace) -> int:
