@@ -65,3 +65,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError) as refused:
         Journal(tmp_path)
     assert refused.value.code == "journal.damaged"
+
+
+def test_it_begins_anew_when_nothing_is_left_in_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, bytes_max=2_000)
+    for number in range(100):
+        journal.submitted(job(f"j{number}"), "client-1")
+        journal.over(f"j{number}")
+        assert (tmp_path / "journal").stat().st_size < 3_000
+    journal.submitted(job("last"), "client-1")
+    journal.close()
+    assert list(Journal(tmp_path).unfinished) == ["last"]

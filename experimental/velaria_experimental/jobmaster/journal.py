@@ -45,23 +45,25 @@ class Journal:
 
     Args:
         folder: made where it is not there.
+        bytes_max: it is begun anew when it is larger, and no job is left in it.
 
     Raises:
         StateError[journal.damaged]: the file there is no journal.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, bytes_max: int = 1 << 20) -> None:
+        self.folder, self._bytes_max = folder, bytes_max
         self._payloads = folder / "payloads"
         self._payloads.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / "journal"
         self.unfinished = self._read()
+        self._live = set(self.unfinished)
         self._file = self._rewritten()
 
     def submitted(self, job: Job, client: str) -> None:
         """A job is about to be accepted. On disk when this returns: 1 to 5 ms."""
-        frame = pb.Frame(node_id=client, submit=pb.Submit(job=job_message(job)))
-        self._append(frame)
+        self._live.add(job.job_id)
+        self._append(pb.Frame(node_id=client, submit=pb.Submit(job=job_message(job))))
         os.fsync(self._file.fileno())
 
     def done(self, key: TaskKey, node_id: str, payloads: tuple[Payload, ...]) -> None:
@@ -72,6 +74,11 @@ class Journal:
     def over(self, job_id: str) -> None:
         """A job has ended, and its client knows."""
         self._append(pb.Frame(cancel=pb.Cancel(job_id=job_id)))
+        self._live.discard(job_id)
+        if not self._live and self._file.tell() > self._bytes_max:
+            self._file.close()
+            self.unfinished = {}
+            self._file = self._rewritten()
 
     def keep(self, payload_id: str, data: bytes) -> None:
         """Rows that came over the stream; they outlive the scheduler."""
