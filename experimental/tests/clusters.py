@@ -36,7 +36,7 @@ class Cluster:
         self._lock = threading.Condition()
 
     def start_scheduler(self, *arguments: str) -> None:
-        command = ["scheduler", "--listen", self.address, "--token-file", str(self.token_file)]
+        command = ["scheduler", "--listen", self.address, "--token-file", str(self.token_file), "--child"]
         self.scheduler = self._started([*command, "--journal", str(self.folder / "journal"), *arguments])
         self.until(lambda told: told["event"] == "listening")
 

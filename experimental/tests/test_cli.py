@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import Cluster, cluster
+from clusters import Cluster, cluster, processes_of
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,14 @@ def test_help_and_smoke(tmp_path: Path) -> None:
         ("job", True),
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scheduler_ends_with_who_started_it(tmp_path: Path) -> None:
+    nodes = Cluster(tmp_path, tmp_path)
+    nodes.start_scheduler("--local-workers", "1")
+    nodes.ready(1)
+    assert nodes.scheduler is not None
+    assert nodes.scheduler.stdin is not None
+    nodes.scheduler.stdin.close()
+    assert nodes.scheduler.wait(30) == 0
+    assert processes_of(tmp_path) == []

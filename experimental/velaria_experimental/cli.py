@@ -48,6 +48,7 @@ def _failed(error: VelariaError) -> int:
 
 
 def _scheduler(given: argparse.Namespace) -> int:
+    from velaria_experimental.actors.supervisor import until_orphaned
     from velaria_experimental.scheduler import Scheduler, SchedulerOptions
 
     workers = 1 if given.single_node else given.local_workers
@@ -64,7 +65,7 @@ def _scheduler(given: argparse.Namespace) -> int:
         token_file=given.token_file,
         worker_arguments=tuple(forwarded),
     )
-    asyncio.run(Scheduler(options, Events(given.node_id)).serve())
+    asyncio.run(Scheduler(options, Events(given.node_id)).serve(until_orphaned if given.child else None))
     return 0
 
 
@@ -239,6 +240,7 @@ def _scheduler_arguments(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--local-workers", type=_size, default=min(2, os.cpu_count() or 1), metavar="N")
     made.add_argument("--journal", type=Path, help="its folder [default: beside the token]")
+    _child_arguments(made)
 
 
 def _worker_arguments(made: argparse.ArgumentParser) -> None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,9 +121,11 @@ class Scheduler:
 
     # --- life -----------------------------------------------------------------------------------------------
 
-    async def serve(self) -> None:
+    async def serve(self, orphaned: Callable[[Callable[[], object]], None] | None = None) -> None:
         """Listen until `stop` is called or the process is asked to end.
 
+        Args:
+            orphaned: calls what it is given when this process is to end with the one that started it.
         Raises:
             ExternalError[exchange.listen]: the address cannot be had.
         """
@@ -145,6 +148,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
+        if orphaned is not None:
+            orphaned(partial(loop.call_soon_threadsafe, self._stopping.set))
         self._events("listening", address=self.address, token_file=str(token_file), jobs=self._master.unfinished)
         ticking = asyncio.create_task(self._tick())
         try:

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
 from velaria_core.session import DataflowSession
 from velaria_experimental.client import Client, Mode
+from velaria_experimental.jobmaster.options import JobOptions
 from velaria_experimental.observe.events import Events
 from velaria_experimental.payload.segments import Segments, mapped
 from velaria_experimental.payload.tables import decoded, encoded
@@ -24,6 +26,7 @@ from velaria_experimental.starting import started_scheduler
 from velaria_experimental.wire.frames import Writer, read
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
+_TIMEOUT_MS: Final = 120_000  # workers may take long to start on a busy machine
 _SQL = "SELECT k, count(*) AS n, sum(v) AS s, median(v) AS m FROM numbers GROUP BY k ORDER BY k"
 
 
@@ -69,5 +72,5 @@ def _job_returns(rows: pa.Table) -> bool:
         client = opened.enter_context(Client(address, token_file=token_file))
         session.create_temp_view("numbers", session.create_dataframe(rows))
         frame = session.sql(_SQL)
-        answer = client.run(frame)
+        answer = client.run(frame, JobOptions(timeout_ms=_TIMEOUT_MS))
         return answer.mode is Mode.WORKERS and bool(answer.table.equals(frame.to_arrow()))

@@ -21,7 +21,7 @@ _STOP_SECONDS: Final = 10.0
 def started_scheduler(
     folder: Path, *arguments: str, stdout: Any = None, python: str = sys.executable
 ) -> Iterator[tuple[str, Path]]:
-    """A scheduler on a unix socket in a folder, with its journal there; ended with the block.
+    """A scheduler on a unix socket in a folder, with its journal there; ended with the block, and with this process.
 
     Args:
         arguments: more of the command line.
@@ -30,7 +30,7 @@ def started_scheduler(
     """
     address, token_file = f"unix:{folder}/socket", folder / "token"
     command = [python, "-m", "velaria_experimental", "scheduler", "--listen", address, "--token-file", str(token_file)]
-    command += ["--journal", str(folder / "journal"), *arguments]
+    command += ["--journal", str(folder / "journal"), "--child", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout)
     try:
         wait_for(process, token_file)

@@ -87,7 +87,7 @@ class Supervisor:
         self._told(name, "started", child.process.pid)
 
 
-def until_orphaned(ended: Callable[[], None], file: int = 0) -> None:
+def until_orphaned(ended: Callable[[], object], file: int = 0) -> None:
     """Call `ended` when the process that started this one is gone: when its end of the pipe on stdin is closed."""
 
     def wait() -> None:

@@ -14,9 +14,11 @@ from velaria_core.execution.options import StreamOptions
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Step
 from velaria_core.execution.steps.placed import PlacedStep
+from velaria_core.logical.expr import columns_of
 from velaria_core.logical.incremental import Applied, Keyed
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Aggregate, Filter, Project
 from velaria_core.types import holds
 from velaria_experimental.streaming.hub import Hub
 from velaria_experimental.streaming.step import Compiled, RemoteStep, compiled
@@ -47,7 +49,7 @@ class ActorPlacement:
             self.reason = f"{label} has no key whose column comes straight from the rows below"
             return None
         try:
-            found: Compiled = compiled(run, below)
+            found: Compiled = compiled(run, below, [*dict.fromkeys([*_columns_read(run, below), *by])])
         except VelariaError as error:
             self.reason = f"{label} cannot be sent: {error.message}"
             return None
@@ -83,6 +85,24 @@ class ActorPlacement:
             hub, self._hub = self._hub, None
         if hub is not None:
             hub.close()
+
+
+def _columns_read(run: Sequence[Node], below: Step) -> list[str]:
+    """Columns below that the nodes read, where projections or groupings say so; the others need not travel."""
+    read: set[str] = set()
+    for node in reversed(run):
+        match node:
+            case Filter():
+                read.update(columns_of(node.predicate))
+                continue
+            case Project():
+                read.update(name for _, tree in node.named for name in columns_of(tree))
+            case Aggregate():
+                read.update(name for _, tree in (*node.keys, *node.metrics) for name in columns_of(tree))
+            case _:
+                break
+        return [name for name in below.schema.names if name in read]
+    return list(below.schema.names)
 
 
 def _cut_by(run: Sequence[Node], below: Step) -> list[str]:

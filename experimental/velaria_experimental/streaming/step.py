@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from velaria_core.changes import DIFF_FIELD, with_diff
 from velaria_core.errors import StateError, VelariaError
 from velaria_core.execution.duck import Engine, Settings
 from velaria_core.execution.state import Store
@@ -48,22 +49,24 @@ _STEPS: Final = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A step as workers will compile it."""
+    """A step as workers will compile it; `rows` are the columns that it is sent, with the diff where they have one."""
 
     plan: str
+    rows: pa.Schema
     schema: pa.Schema
     append_only: bool
     is_net: bool
     impl: str
 
 
-def compiled(run: Sequence[Node], below: Step) -> Compiled:
-    """What a worker makes of a node and the linear ones below it; 20 ms.
+def compiled(run: Sequence[Node], below: Step, columns: Sequence[str]) -> Compiled:
+    """What a worker makes of a node and the linear ones below it, over these columns; 20 ms.
 
     Raises:
         VelariaError: it cannot be sent.
     """
-    node: Node = input_scan(1, below.schema)
+    schema = pa.schema([below.schema.field(name) for name in columns])
+    node: Node = input_scan(1, schema)
     relation = node.relation  # type: ignore[attr-defined]
     for operator in reversed(run):
         node = operator.over([node])
@@ -72,7 +75,8 @@ def compiled(run: Sequence[Node], below: Step) -> Compiled:
         store = Store(engine)
         flow = compile_steps(node, store, engine, {id(relation): below.append_only})
         last = flow.steps[-1]
-        made = Compiled(dumps(node), flow.schema, last.append_only, last.is_net, last.impl)
+        rows = schema if below.append_only else schema.append(DIFF_FIELD)
+        made = Compiled(dumps(node), rows, flow.schema, last.append_only, last.is_net, last.impl)
         store.close()
         return made
     finally:
@@ -172,7 +176,8 @@ class RemoteStep(PlacedStep):
         parts = self._part().column(0).to_numpy()
         order = np.argsort(parts, kind="stable")
         ends = np.searchsorted(parts[order], np.arange(self._placement.workers + 1))
-        rows = pc.take(given, pa.array(order))
+        signed = given if self._below.append_only else with_diff(given)
+        rows = pc.take(signed.select(self._found.rows.names), pa.array(order))
         return [rows.slice(int(low), int(high - low)) for low, high in pairwise(ends)]
 
     def _barrier(self, hub: Hub, worker: int, number: int, rows: pa.Table | None, at: Moment) -> Answers:
@@ -233,7 +238,7 @@ class RemoteStep(PlacedStep):
         for worker, line in enumerate(hub.lines):
             place = pb.Place(
                 plan=self._found.plan,
-                schema=schema_bytes(self._below.changes_schema),
+                schema=schema_bytes(self._found.rows),
                 append_only=self._below.append_only,
                 state=self._placement.state_file(self._name, worker),
                 step=self._name,
