@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from _measure import machine, text_table
 
-import velaria_experimental.streaming  # noqa: F401 -- registers the mode
+import velaria_experimental.streaming
 from velaria_core.execution.sinks.callback import CallbackSink
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
@@ -160,6 +160,7 @@ def _streamed(table: pa.Table, rounds: int) -> float:
 
 
 def stream(batches: int, rows: int, keys: int, chosen: Sequence[str]) -> None:
+    velaria_experimental.streaming.use(chooses=False)
     tables = [events(rows, keys) for _ in range(batches)]
     with DataflowSession() as session:
         for name in chosen:
@@ -183,6 +184,15 @@ def stream(batches: int, rows: int, keys: int, chosen: Sequence[str]) -> None:
             print(text_table(["", "M rows/s", *_STAGES], lines))
             best = max(speeds, key=speeds.__getitem__)
             print(f"fastest: {best}, {speeds[best] / speeds['single-process']:.2f} times one process")
+            print(f"the strategy with two workers: {_strategy(session, STREAMS[name])}")
+
+
+def _strategy(session: DataflowSession, sql: str) -> str:
+    """Which mode a query gets that asks for processes, and why. Its stream is the one that was measured last."""
+    velaria_experimental.streaming.use()
+    told = session.stream_sql(sql).explanation(execution_mode="worker-processes", local_workers=2).strategy
+    velaria_experimental.streaming.use(chooses=False)
+    return f"{told.selected_mode}: {told.reason}"
 
 
 def _streamed_rows(

@@ -17,7 +17,7 @@ wait_for() {
     tries=0
     until grep -q "$1" "$2"; do
         tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || { echo "no $1 in $2" >&2; exit 1; }
+        [ "$tries" -lt 3000 ] || { echo "no $1 in $2" >&2; exit 1; }
         sleep 0.1
     done
 }
@@ -40,7 +40,7 @@ processes="$processes $!"
 wait_for '"role": "worker"' "$folder/scheduler"
 
 for transport in --shared-memory-min-bytes=0 --no-shared-memory; do
-    (run client --connect "$address" --timeout-ms 60000 "$transport" --payload "b
+    (run client --connect "$address" --timeout-ms 300000 "$transport" --payload "b
 a
 b" --sql "SELECT line, count(*) AS n FROM payload GROUP BY line ORDER BY line") >"$folder/client"
     cat "$folder/client"

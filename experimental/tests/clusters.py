@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 from velaria_experimental.client import Client
 from velaria_experimental.payload.segments import sweep
 
-STARTED_SECONDS = 60.0
+STARTED_SECONDS = 300.0  # a process that others leave no time to
 
 
 class Cluster:
@@ -25,7 +26,9 @@ class Cluster:
 
     def __init__(self, folder: Path, shm: Path) -> None:
         self.folder, self.shm = folder, shm
-        self.address, self.token_file = f"unix:{folder}/socket", folder / "token"
+        # The path of a socket is short; that of a test's folder need not be.
+        self._sockets = tempfile.TemporaryDirectory(prefix="vx-")
+        self.address, self.token_file = f"unix:{self._sockets.name}/s", folder / "token"
         self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(sys.path),
             "VELARIA_EXPERIMENTAL_SHM": str(shm),
@@ -92,7 +95,8 @@ class Cluster:
             assert process.stdin is not None
             process.stdin.close()
         for process in [*self.workers.values(), *([self.scheduler] if self.scheduler is not None else [])]:
-            process.wait(30)
+            process.wait(60)
+        self._sockets.cleanup()
 
 
 def processes_of(folder: Path) -> list[int]:

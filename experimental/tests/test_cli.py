@@ -33,7 +33,7 @@ def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def client(nodes: Cluster, *arguments: str) -> dict[str, Any]:
     done = ran(
-        "client", "--connect", nodes.address, "--token-file", str(nodes.token_file), "--timeout-ms", "60000", *arguments
+        "client", "--connect", nodes.address, "--token-file", str(nodes.token_file), "--timeout-ms", "300000", *arguments
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -108,7 +108,7 @@ def test_without_a_scheduler_there_is_a_hint(tmp_path: Path) -> None:
 
 
 def test_only_this_host_is_listened_to(tmp_path: Path) -> None:
-    for address in ("0.0.0.0:61000", "example.org:1", "nonsense", "127.0.0.1:99999"):
+    for address in ("0.0.0.0:61000", "example.org:1", "127.0.0.1:99999", "unix:/" + "long/" * 30):
         done = ran("scheduler", "--listen", address, "--journal", str(tmp_path / "j"))
         told = json.loads(done.stderr)
         assert (done.returncode, told["code"]) == (2, "exchange.address"), address

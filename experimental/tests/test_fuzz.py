@@ -48,7 +48,7 @@ def works(nodes: Cluster) -> bool:
     with DataflowSession() as session, Client(nodes.address, token_file=nodes.token_file, tasks=2) as client:
         session.create_temp_view("t", session.create_dataframe(pa.table({"k": [1, 1, 2]})))
         frame = session.sql("SELECT k, count(*) AS n FROM t GROUP BY k ORDER BY k")
-        return client.run(frame, JobOptions(timeout_ms=60_000)).table.equals(frame.to_arrow())
+        return client.run(frame, JobOptions(timeout_ms=300_000)).table.equals(frame.to_arrow())
 
 
 def registered(role: str = "client") -> tuple[Writer, pb.Frame]:

@@ -53,11 +53,12 @@ def batches(number: int = 4) -> list[pa.Table]:
 @pytest.fixture
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where segments live; afterwards none does."""
-    assert velaria_experimental.streaming.ActorPlacement
+    velaria_experimental.streaming.use(chooses=False)
     folder = tmp_path / "shm"
     folder.mkdir()
     monkeypatch.setenv("VELARIA_EXPERIMENTAL_SHM", str(folder))
     yield folder
+    velaria_experimental.streaming.use()
     assert list(folder.iterdir()) == []
 
 
@@ -138,6 +139,15 @@ def test_what_is_not_for_processes_runs_here_and_says_so(session: DataflowSessio
         assert told["execution_mode"] == ExecutionMode.SINGLE_PROCESS
         assert reason in told["execution_reason"]
         assert rows_of(sink) == expected(session, sql, batches())
+
+
+def test_where_one_process_wins_it_is_chosen(session: DataflowSession) -> None:
+    told = {}
+    for sql in QUERIES[:2]:
+        session.create_temp_view("events", session.read_stream(MemorySource(batches(1)), "events"))
+        told[sql] = session.stream_sql(sql).explain(**PROCESSES)
+    assert "folds values in less time than its rows take to reach another process" in told[QUERIES[0]]
+    assert "2 processes keep the state" in told[QUERIES[1]]
 
 
 @pytest.mark.usefixtures("shm")

@@ -45,7 +45,7 @@ from velaria_experimental.wire.v1 import runtime_pb2 as pb
 WAIT_MS: Final = 10_000
 _RECONNECT_SECONDS: Final = 0.2
 _GRACE_SECONDS: Final = 2.0  # for the scheduler's own word that a job's time is over
-_ANSWER_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 30.0
 
 
 class Mode(StrEnum):

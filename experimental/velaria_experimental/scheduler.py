@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import grpc
 
-from velaria_core.errors import ExternalError, VelariaError
+from velaria_core.errors import ExternalError, InternalError, VelariaError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_experimental.actors.mailbox import CHANNEL_OPTIONS
 from velaria_experimental.actors.supervisor import Supervisor
@@ -156,7 +156,10 @@ class Scheduler:
             for at in range(1, self._options.local_workers + 1):
                 name = f"{self._options.node_id}-worker-{at}"
                 self._supervisor.add(name, self._worker_command(name, token_file))
-            await self._stopping.wait()
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({stopping, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            if ticking.done():
+                ticking.result()  # it only ends by an error, without which nothing would ever be late
         finally:
             ticking.cancel()
             self._supervisor.close()
@@ -269,6 +272,15 @@ class Scheduler:
             peer.send(peer.writer.refusal(error, number))
             # Chunks that do not follow each other never will again.
             return error.code != "exchange.frame_error"
+        except OSError as error:
+            told = f"the journal in {self._options.journal}: {error.strerror or error}"
+            self._events("refused", peer=peer.node_id, reason="file.io", message=told)
+            failure = ExternalError("file.io", told, retryable=True, hint="free some space", cause=error)
+            peer.send(peer.writer.refusal(failure, number))
+        except Exception as error:  # noqa: BLE001 -- a bug of ours must not take the other peers along
+            told = f"{type(error).__name__}: {error}"
+            self._events("bug", peer=peer.node_id, message=told)
+            peer.send(peer.writer.refusal(InternalError("exchange.scheduler", told, cause=error), number))
         return True
 
     def _gone(self, peer: _Peer) -> None:

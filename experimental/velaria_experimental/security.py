@@ -19,6 +19,7 @@ from velaria_core.errors import ExternalError, InputError
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:61000"
 METADATA_KEY: Final = "authorization"
+_SOCKET_BYTES_MAX: Final = 103  # of the systems that we know the least
 _HINT: Final = "127.0.0.1:PORT, [::1]:PORT, localhost:PORT or unix:/PATH"
 
 
@@ -29,6 +30,9 @@ def checked_address(text: str) -> str:
         InputError[exchange.address]: it is none, or others could reach it.
     """
     if text.startswith("unix:") and len(text) > len("unix:"):
+        if len(os.fsencode(text)) - len("unix:") > _SOCKET_BYTES_MAX:
+            told = f"the path of a socket has {_SOCKET_BYTES_MAX} bytes at most: {text}"
+            raise InputError("exchange.address", told, hint="use a folder with a shorter name")
         return text
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65_535:

@@ -26,7 +26,7 @@ from velaria_experimental.starting import started_scheduler
 from velaria_experimental.wire.frames import Writer, read
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
-_TIMEOUT_MS: Final = 120_000  # workers may take long to start on a busy machine
+_TIMEOUT_MS: Final = 300_000  # workers may take long to start on a busy machine
 _SQL = "SELECT k, count(*) AS n, sum(v) AS s, median(v) AS m FROM numbers GROUP BY k ORDER BY k"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from velaria_core.errors import ExternalError
 from velaria_experimental.security import read_token
 
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 10.0
 
 

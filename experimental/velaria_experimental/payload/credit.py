@@ -82,7 +82,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self.received: dict[str, bytes] = {}
-        self._open: dict[str, bytearray] = {}
+        self._open: dict[str, list[bytes]] = {}
+        self._sizes: dict[str, int] = {}
         self._held = 0
         self._window = WINDOW
         self._owed = 0
@@ -98,15 +99,18 @@ class Inbox:
             raise refused(Status.FRAME_ERROR, "a chunk came without credit")
         if data.offset == 0:
             self.forget(data.payload_id)  # it is sent anew, and has the same rows
-        parts = self._open.setdefault(data.payload_id, bytearray())
-        if data.offset != len(parts):
+        parts = self._open.setdefault(data.payload_id, [])
+        size = self._sizes.setdefault(data.payload_id, 0)
+        if data.offset != size:
             raise refused(Status.FRAME_ERROR, f"chunk {data.offset} of {data.payload_id[:80]!r} is not the next one")
         self._held += len(data.chunk)
-        if len(parts) + len(data.chunk) > PAYLOAD_BYTES_MAX or self._held > HELD_BYTES_MAX:
+        if size + len(data.chunk) > PAYLOAD_BYTES_MAX or self._held > HELD_BYTES_MAX:
             raise refused(Status.FRAME_ERROR, f"payload {data.payload_id[:80]!r} is larger than one may be")
-        parts += data.chunk
+        parts.append(data.chunk)
+        self._sizes[data.payload_id] = size + len(data.chunk)
         if data.last:
-            self.received[data.payload_id] = bytes(self._open.pop(data.payload_id))
+            del self._open[data.payload_id], self._sizes[data.payload_id]
+            self.received[data.payload_id] = b"".join(parts)
         self._owed += 1
         if self._owed < WINDOW // 2:
             return 0

@@ -28,7 +28,7 @@ from velaria_experimental.wire.frames import METHOD, SERVICE, body_of, read
 from velaria_experimental.wire.status import Status, refused
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5.0
 
 

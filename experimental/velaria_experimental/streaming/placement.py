@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
@@ -23,15 +24,24 @@ from velaria_core.types import holds
 from velaria_experimental.streaming.hub import Hub
 from velaria_experimental.streaming.step import Compiled, RemoteStep, compiled
 
+# How a step computes -> why another process would not pay: benchmarks/stream_actor_benchmark.py, and the README.
+_CHEAPER_HERE: Final = {
+    "partials": "folds values in less time than its rows take to reach another process",
+}
+
 
 class ActorPlacement:
     """The worker processes of one query; none is started before a step first runs.
+
+    Args:
+        chooses: steps that another process would only slow down are left to the kernel.
 
     Attributes:
         workers, transport, reason: see `velaria_core.execution.placing.Placement`.
     """
 
-    def __init__(self, options: StreamOptions) -> None:
+    def __init__(self, options: StreamOptions, *, chooses: bool = True) -> None:
+        self._chooses = chooses
         self.workers = max(1, options.local_workers)
         self.shared_memory = options.shared_memory_transport
         self.min_bytes = options.shared_memory_min_payload_bytes
@@ -52,6 +62,9 @@ class ActorPlacement:
             found: Compiled = compiled(run, below, [*dict.fromkeys([*_columns_read(run, below), *by])])
         except VelariaError as error:
             self.reason = f"{label} cannot be sent: {error.message}"
+            return None
+        if self._chooses and found.impl in _CHEAPER_HERE:
+            self.reason = f"{label} {_CHEAPER_HERE[found.impl]}"
             return None
         self.reason = f"{self.workers} processes keep the state of {label}, its rows split by {', '.join(by)}"
         return RemoteStep(self, store, name, found, by, below)
