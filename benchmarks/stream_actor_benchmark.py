@@ -44,14 +44,14 @@ from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
 WORKERS = (1, 2, 4)
 STREAMS = {
-    "count, sum by key": "SELECT k, count(*) AS n, sum(v) AS s FROM events GROUP BY k",
+    "count and sum by key": "SELECT k, count(*) AS n, sum(v) AS s FROM events GROUP BY k",
     "median by key": "SELECT k, median(v) AS m FROM events GROUP BY k",
-    "pattern, then count": "SELECT k, count(*) AS n FROM events "
+    "pattern then count": "SELECT k, count(*) AS n FROM events "
     "WHERE regexp_matches(t, '(a|b).*[0-9]{2}(x|y|7)') GROUP BY k",
 }
 BATCHES = STREAMS | {
     "filter": "SELECT k, v FROM events WHERE v % 7 = 0",
-    "join, then sum": "SELECT name, sum(v) AS s FROM events JOIN names ON events.k = names.id GROUP BY name",
+    "join then sum": "SELECT name, sum(v) AS s FROM events JOIN names ON events.k = names.id GROUP BY name",
 }
 _STAGES = [str(stage) for stage in Stage]
 _ECHO = """
@@ -265,7 +265,7 @@ def batch(rows: int, keys: int, rounds: int, chosen: Sequence[str]) -> None:
         for name, frame in frames.items():
             print(f"\nbatch: {name}; {rows} rows, {keys} keys; stages in ms, over all processes")
             print(text_table(["", "M rows/s", *_STAGES], lines[name]))
-            guess = estimated(session._engine, split(session._engine, frame.node, 2), 2, 2, shared_memory=True)
+            guess = estimated(session._engine, split(session._engine, frame.node, 2), 2, 2, True)
             print(f"the strategy with two workers: {guess.reason}")
 
 

@@ -33,7 +33,14 @@ def ran(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def client(nodes: Cluster, *arguments: str) -> dict[str, Any]:
     done = ran(
-        "client", "--connect", nodes.address, "--token-file", str(nodes.token_file), "--timeout-ms", "300000", *arguments
+        "client",
+        "--connect",
+        nodes.address,
+        "--token-file",
+        str(nodes.token_file),
+        "--timeout-ms",
+        "300000",
+        *arguments,
     )
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

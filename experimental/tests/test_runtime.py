@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.dashboard import dashboard
 from velaria_experimental.observe.spans import Stage, totals_us
 from velaria_experimental.observe.trace import chrome_trace
+from velaria_experimental.plans.choice import Estimate, estimated
 
 QUERIES = [
     "SELECT v * 2 AS w, t FROM events WHERE k % 3 = 0",
@@ -94,10 +96,32 @@ def test_what_cannot_be_split_runs_here_and_says_so(nodes: Cluster, session: Dat
         assert answer.mode is Mode.SINGLE_PROCESS
         assert "not the same in every task" in answer.reason
         assert answer.table.num_rows == 300
-    with connected(nodes, measures=True) as client:
-        told = client.run(session.sql("SELECT k, count(*) AS n FROM names GROUP BY k"))
-        assert (told.mode, told.table.num_rows) == (Mode.SINGLE_PROCESS, 300)
-        assert told.reason.startswith("another process does not pay: ")
+    slower, faster = Estimate(300, 2400, 100.0, 50.0, 9000.0), Estimate(300, 2400, 9000.0, 4500.0, 100.0)
+    for guess, mode in ((slower, Mode.SINGLE_PROCESS), (faster, Mode.WORKERS)):
+        with connected(nodes, estimator=lambda *_, guess=guess: guess) as client:
+            told = client.run(session.sql("SELECT DISTINCT k FROM names"), JobOptions(timeout_ms=300_000))
+            assert (told.mode, told.table.num_rows) == (mode, 300)
+            if mode is Mode.SINGLE_PROCESS:
+                assert told.reason == guess.reason
+
+
+def test_what_is_measured_is_told(nodes: Cluster, session: DataflowSession) -> None:
+    asked = []
+
+    def asking(*given: Any) -> Estimate:
+        asked.append(estimated(*given))
+        return asked[-1]
+
+    with connected(nodes, estimator=asking) as client:
+        answer = client.run(session.sql(QUERIES[1]), JobOptions(timeout_ms=300_000))
+    (guess,) = asked
+    assert (guess.rows, guess.payload_bytes > 0, guess.single_us > 0, guess.overhead_us > 0) == (
+        60_000,
+        True,
+        True,
+        True,
+    )
+    assert answer.mode is (Mode.WORKERS if guess.pays else Mode.SINGLE_PROCESS)
 
 
 def test_stages_are_told_in_microseconds(nodes: Cluster, session: DataflowSession) -> None:

@@ -121,6 +121,7 @@ def _client(given: argparse.Namespace) -> int:
     from velaria_experimental.jobmaster.options import JobOptions
     from velaria_experimental.observe.spans import totals_us
     from velaria_experimental.observe.trace import export_opentelemetry, write_chrome_trace
+    from velaria_experimental.plans.choice import estimated
 
     events = Events(given.node_id)
     with DataflowSession() as session:
@@ -139,7 +140,7 @@ def _client(given: argparse.Namespace) -> int:
             node_id=given.node_id,
             token_file=given.token_file,
             tasks=given.tasks,
-            measures=given.measure,
+            estimator=estimated if given.measure else None,
             shared_memory=given.shared_memory,
             shared_memory_min_bytes=given.shared_memory_min_bytes,
             told=events,

@@ -33,7 +33,7 @@ from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.spans import Span, Spans, Stage
 from velaria_experimental.payload.segments import Segments, sweep
 from velaria_experimental.payload.tables import SHARED_MEMORY_MIN_BYTES, Placing, opened
-from velaria_experimental.plans.choice import estimated
+from velaria_experimental.plans.choice import Estimator
 from velaria_experimental.plans.jobs import Submission, submission
 from velaria_experimental.plans.split import split
 from velaria_experimental.security import checked_address, read_token, token_path
@@ -76,7 +76,8 @@ class Client:
 
     Args:
         tasks: into how many parts rows are cut; as many as there are workers, but two at least, by default.
-        measures: a frame that would not gain by other processes runs in this one (`plans.choice`).
+        estimator: who tells whether a frame gains by other processes; if not it runs in this one.
+            `plans.choice.estimated` measures; by default nobody is asked, and what can be split is.
         shared_memory: rows go to shared memory from `shared_memory_min_bytes` on; else over the stream.
     """
 
@@ -87,7 +88,7 @@ class Client:
         node_id: str = "client-1",
         token_file: str | os.PathLike[str] | None = None,
         tasks: int | None = None,
-        measures: bool = False,
+        estimator: Estimator | None = None,
         shared_memory: bool = True,
         shared_memory_min_bytes: int = SHARED_MEMORY_MIN_BYTES,
         told: Callable[..., None] = lambda *_, **__: None,
@@ -98,7 +99,7 @@ class Client:
         self.node_id = node_id
         self.told = told
         self._token_file = Path(token_file) if token_file is not None else token_path(connect)
-        self._tasks, self._measures = tasks, measures
+        self._tasks, self._estimator = tasks, estimator
         self._segments = Segments() if shared_memory else None
         self.placing = Placing(self._segments, shared_memory_min_bytes)
         self._lock = threading.Lock()
@@ -151,12 +152,12 @@ class Client:
                 return _alone(frame, error.message)
             if not found.is_split:
                 return _alone(frame, found.reason if found.reasons else "nothing of the plan works on parts")
-            if self._measures:
+            if self._estimator is not None:
                 engine = frame._session._engine
                 threads = engine.settings.threads or os.cpu_count() or 1
                 workers = max(1, min(self.workers(), os.cpu_count() or 1))
                 shared = self._segments is not None
-                if not (guess := estimated(engine, found, workers, threads, shared_memory=shared)).pays:
+                if not (guess := self._estimator(engine, found, workers, threads, shared)).pays:
                     return _alone(frame, guess.reason)
         with spans.measured(Stage.SERIALISE, job_id) as span:
             given = submission(

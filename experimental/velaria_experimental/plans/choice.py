@@ -7,7 +7,7 @@ more than its overhead, and the gain is not within what measuring can tell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
@@ -75,7 +75,11 @@ class Estimate:
         )
 
 
-def estimated(engine: Engine, found: Split, workers: int, threads: int, *, shared_memory: bool) -> Estimate:
+# Of this process's engine, a split, the workers, the threads of this process, and whether rows go to shared memory.
+Estimator = Callable[[Engine, Split, int, int, bool], Estimate]
+
+
+def estimated(engine: Engine, found: Split, workers: int, threads: int, shared_memory: bool) -> Estimate:
     """Measures the first chain over a sample, and reckons with it. Takes what a share of the work takes.
 
     Args:
