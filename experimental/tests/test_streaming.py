@@ -173,6 +173,26 @@ def test_a_restarted_query_goes_on(session: DataflowSession, tmp_path: Path) -> 
     with pytest.raises(StateError) as other:
         query.process_available()
     assert other.value.code == "checkpoint.workers"
+    with pytest.raises(StateError) as here:
+        written(session, sql, [*rows, *rows], MemorySink(), checkpoint_path=options["checkpoint_path"])
+    assert here.value.code == "checkpoint.placed", "its state is in the workers, and would be empty here"
+    for file in (tmp_path / "checkpoint" / "workers-2").iterdir():
+        file.unlink()
+    query = written(session, sql, [*rows, *rows], MemorySink(), **options)
+    with pytest.raises(StateError) as gone:
+        query.process_available()
+    assert gone.value.code == "checkpoint.workers"
+
+
+@pytest.mark.usefixtures("shm")
+def test_a_checkpoint_of_one_process_is_not_taken_for_one_of_several(session: DataflowSession, tmp_path: Path) -> None:
+    folder = str(tmp_path / "checkpoint")
+    query = written(session, QUERIES[1], batches(1), MemorySink(), checkpoint_path=folder)
+    query.process_available()
+    query.stop()
+    with pytest.raises(StateError) as other:
+        written(session, QUERIES[1], batches(2), MemorySink(), checkpoint_path=folder, **PROCESSES)
+    assert other.value.code == "checkpoint.placed"
 
 
 @pytest.mark.usefixtures("shm")

@@ -52,6 +52,7 @@ from velaria_core.execution.registry import active, ended, register
 from velaria_core.execution.sinks.table import TableSink
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
+from velaria_core.execution.steps.placed import PlacedStep
 from velaria_core.execution.stream_strategy import decided
 from velaria_core.execution.triggers import Pace
 from velaria_core.execution.workers import workers_of
@@ -196,6 +197,8 @@ class StreamingQuery(Reported):
         if self._placement is not None:
             self._state_held.callback(self._placement.close)
         flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers, self._placement)
+        if ledger is not None:
+            ledger.placed([step.name for step in flow.steps if isinstance(step, PlacedStep)])
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,

@@ -98,7 +98,7 @@ class RemoteStep(PlacedStep):
     ) -> None:
         super().__init__(found.schema, found.append_only, [below])
         self.impl_reason = f"{placement.workers} processes keep the state of their keys, each with step {found.impl}"
-        self._placement, self._found, self._below, self._name = placement, found, below, name
+        self._placement, self._found, self._below, self.name = placement, found, below, name
         self._net = found.is_net
         self._cursor = store.cursor
         feed = store.feed(pa.schema([below.schema.field(column) for column in by]))
@@ -126,7 +126,7 @@ class RemoteStep(PlacedStep):
         if given is None:
             return None
         hub = self._opened()
-        spans, what = self.spans, f"{self._name}/{self._number + 1}"
+        spans, what = self.spans, f"{self.name}/{self._number + 1}"
         with spans.measured(Stage.WAIT, what):
             self._collect()
         self._number += 1
@@ -182,7 +182,7 @@ class RemoteStep(PlacedStep):
 
     def _barrier(self, hub: Hub, worker: int, number: int, rows: pa.Table | None, at: Moment) -> Answers:
         line = hub.lines[worker]
-        barrier = pb.Barrier(step=self._name, number=number, first=at.first, now_ms=at.now_ms)
+        barrier = pb.Barrier(step=self.name, number=number, first=at.first, now_ms=at.now_ms)
         if rows is not None and rows.num_rows:
             told, data = hub.placing.place(f"q{self._id}/{number}/{worker}", rows)
             if data is not None:
@@ -209,7 +209,7 @@ class RemoteStep(PlacedStep):
                 self._cursor.rows(f"INSERT INTO {self._sent} VALUES ($1, $2, $3, $4, $5)", values)
 
     def _settle(self, hub: Hub, *, ok: bool) -> None:
-        settle = pb.Settle(step=self._name, number=self._number if ok else self._settled, ok=ok)
+        settle = pb.Settle(step=self.name, number=self._number if ok else self._settled, ok=ok)
         self._pending += [line.ask(line.writer.frame(settle=settle)) for line in hub.lines]
         if not ok:
             try:
@@ -240,12 +240,12 @@ class RemoteStep(PlacedStep):
                 plan=self._found.plan,
                 schema=schema_bytes(self._found.rows),
                 append_only=self._below.append_only,
-                state=self._placement.state_file(self._name, worker),
-                step=self._name,
+                state=self._placement.state_file(self.name, worker),
+                step=self.name,
             )
             with line.ask(line.writer.frame(place=place)) as asked:
                 number = asked.next(_ANSWER_SECONDS).ack.number
-            if number > last:
+            if not self._kept_from() - 1 <= number <= last:
                 told = f"a worker's state is at barrier {number}, the query's at {last}"
                 raise StateError(
                     "checkpoint.workers", told, hint="restore the whole folder, or start with an empty one"
@@ -256,6 +256,13 @@ class RemoteStep(PlacedStep):
         if any(number < last for number in behind):
             self._replay(hub, behind)
         return hub
+
+    def _kept_from(self) -> int:
+        """The first barrier of which the query's state still has the rows; what was before it, workers had."""
+        if not self._sent:
+            return 1
+        ((first,),) = self._cursor.rows(f"SELECT coalesce(min(number), 1) FROM {self._sent}")
+        return int(first)
 
     def _last_sent(self) -> int:
         if not self._sent:
