@@ -305,7 +305,7 @@ def test_dead_fields_are_gone_b30(message: Message) -> None:
 
 TEXTS = {
     modes.QueryStatus: "created running backpressure restored stopped failed",
-    modes.ExecutionMode: "single-process local-workers",
+    modes.ExecutionMode: "single-process local-workers worker-processes",
     modes.TransportMode: "inproc rpc-copy shared-memory",
     modes.DeliveryMode: "exactly-once at-least-once best-effort",
     modes.OutputMode: "append update complete",

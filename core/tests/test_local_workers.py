@@ -98,13 +98,13 @@ def test_what_has_no_key_is_split_by_its_order(session: DataflowSession) -> None
 
 
 @pytest.mark.parametrize("name", ["auto", "actor-credit", "rpc-copy"])
-def test_there_are_two_modes_and_none_that_guesses(session: DataflowSession, name: str) -> None:
+def test_there_are_three_modes_and_none_that_guesses(session: DataflowSession, name: str) -> None:
     """E-01, E-10: the modes that were are refused with those that are; nothing is measured to choose between them."""
     with pytest.raises(InputError) as caught:
         result(session, KEYED, execution_mode=name)
     assert caught.value.code == "stream.mode"
     assert "modes: single-process, local-workers" in str(caught.value)
-    assert [str(mode) for mode in ExecutionMode] == ["single-process", "local-workers"]
+    assert [str(mode) for mode in ExecutionMode] == ["single-process", "local-workers", "worker-processes"]
 
 
 def test_what_cannot_be_split_says_so(session: DataflowSession) -> None:

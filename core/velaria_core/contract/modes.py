@@ -28,6 +28,7 @@ class ExecutionMode(StrEnum):
 
     SINGLE_PROCESS = "single-process"
     LOCAL_WORKERS = "local-workers"  # partitioned by key hash
+    WORKER_PROCESSES = "worker-processes"  # of a runtime that registers itself: execution.placing
 
 
 class TransportMode(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -157,6 +157,29 @@ class Ledger:
         self._written += 1
         if self._written % _KEPT_POINTS == 0:
             self._cursor.rows("DELETE FROM velaria_epochs WHERE epoch < $1", [record.epoch])
+
+    def placed(self, steps: Sequence[str]) -> None:
+        """Told which steps keep their state outside of this file: always the same ones, or theirs would be empty.
+
+        Raises:
+            StateError[checkpoint.placed]: the durable epochs are of a query with others.
+        """
+        known = self._cursor.rows(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'velaria_placed'"
+        )
+        if not known and not steps:
+            return
+        self._cursor.rows("CREATE TABLE IF NOT EXISTS velaria_placed (step VARCHAR)")
+        before = sorted(name for (name,) in self._cursor.rows("SELECT step FROM velaria_placed"))
+        if before == sorted(steps):
+            return
+        if self._cursor.rows("SELECT 1 FROM velaria_epochs LIMIT 1"):
+            told = f"{len(before)} steps of this checkpoint keep their state in other processes, {len(steps)} would now"
+            hint = "use the execution_mode that wrote it, or start with an empty checkpoint_path"
+            raise StateError("checkpoint.placed", told, hint=hint)
+        self._cursor.rows("DELETE FROM velaria_placed")
+        for name in steps:
+            self._cursor.rows("INSERT INTO velaria_placed VALUES ($1)", [name])
 
     def tables(self) -> list[str]:
         """The tables of the state file that are the steps'."""

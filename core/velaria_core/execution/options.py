@@ -42,10 +42,10 @@ class StreamOptions:
         max_retained_windows: windows, by time, that may still change where the plan has no watermark: older ones are
             closed, and their state is forgotten. 0: all.
         execution_mode: who runs the steps.
-        local_workers: threads of `local-workers`.
+        local_workers: threads of `local-workers`, or processes of `worker-processes`.
         max_inflight_partitions: parts of batches that workers hold at once; 0: one each.
-        shared_memory_transport, shared_memory_min_payload_bytes: for workers that are processes. There are none, so
-            nothing crosses between processes; the names are kept.
+        shared_memory_transport, shared_memory_min_payload_bytes: whether rows reach workers that are processes through
+            shared memory, and from which size on; threads share theirs.
         late_sink: sink for rows that come too late, where the watermark says that they go to one (`late="side"`).
         dead_letter: sink for batches that make an epoch fail with a DataError; None fails the query.
     """

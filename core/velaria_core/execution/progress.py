@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from velaria_core.contract.codec import Progress, StreamStrategy
-from velaria_core.contract.modes import QueryStatus
+from velaria_core.contract.modes import QueryStatus, TransportMode
 from velaria_core.errors import VelariaError
 from velaria_core.execution.clock import SYSTEM_CLOCK, Clock
 from velaria_core.execution.listeners import EventKind, Listener, Listeners, QueryEvent
@@ -239,7 +239,7 @@ class Reporter:
             backpressure_active=status is QueryStatus.BACKPRESSURE,
             actor_eligible=decided.actor_eligible,
             used_actor_runtime=decided.used_actor_runtime,
-            used_shared_memory=False,  # workers are threads: nothing crosses between processes
+            used_shared_memory=decided.transport_mode is TransportMode.SHARED_MEMORY,
             has_stateful_ops=decided.has_stateful_ops,
             has_window=decided.has_window,
             sink_is_blocking=decided.sink_is_blocking,

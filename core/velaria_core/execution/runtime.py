@@ -44,6 +44,7 @@ from velaria_core.execution.listeners import Listeners
 from velaria_core.execution.mirror import Mirror
 from velaria_core.execution.moments import from_micros
 from velaria_core.execution.options import COMMIT_EPOCHS, COMMIT_MS, StreamOptions
+from velaria_core.execution.placing import placement_of
 from velaria_core.execution.policy import DeadLetters, Retries, blamed, not_taken
 from velaria_core.execution.progress import Reported, Reporter
 from velaria_core.execution.pulling import Bounds, Input, Intake, Load, Puller
@@ -51,6 +52,7 @@ from velaria_core.execution.registry import active, ended, register
 from velaria_core.execution.sinks.table import TableSink
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, compile_steps
+from velaria_core.execution.steps.placed import PlacedStep
 from velaria_core.execution.stream_strategy import decided
 from velaria_core.execution.triggers import Pace
 from velaria_core.execution.workers import workers_of
@@ -140,7 +142,7 @@ class StreamingQuery(Reported):
             self._letters = DeadLetters(sources) if options.dead_letter is not None else None
             flow = self._open_state()
             info = sink.info()
-            strategy = decided(machine(engine).backend, flow, options, sources, info)
+            strategy = decided(machine(engine).backend, flow, options, sources, info, self._placement)
             self.delivery = strategy.delivery_guarantee
             last = self._epochs.last
             self._reporter = Reporter(
@@ -191,7 +193,12 @@ class StreamingQuery(Reported):
         workers = workers_of(state, options, self._held_parts)
         if workers is not None:
             self._state_held.callback(workers.close)
-        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers)
+        self._placement = placement_of(options)
+        if self._placement is not None:
+            self._state_held.callback(self._placement.close)
+        flow = compile_steps(self._plan, store, self._engine, streams, options.output_mode, workers, self._placement)
+        if ledger is not None:
+            ledger.placed([step.name for step in flow.steps if isinstance(step, PlacedStep)])
         self._flow, self._forms = flow, self._forms_of(flow)
         self._epochs = Epochs(
             store,

@@ -25,6 +25,7 @@ from velaria_core.execution.duck import Engine
 from velaria_core.execution.epoch import sink_mode
 from velaria_core.execution.explain import machine
 from velaria_core.execution.options import StreamOptions
+from velaria_core.execution.placing import placement_of
 from velaria_core.execution.progress import EpochReport
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Dataflow, Step, compile_steps
@@ -81,9 +82,12 @@ def stream_explain(
         workers = workers_of(state, options)
         if workers is not None:
             held.callback(workers.close)
-        flow = compile_steps(plan, store, engine, appending, options.output_mode, workers)
+        placement = placement_of(options)
+        if placement is not None:
+            held.callback(placement.close)
+        flow = compile_steps(plan, store, engine, appending, options.output_mode, workers, placement)
         info = _ANY_SINK if sink is None else sink.info()
-        strategy = decided(machine(engine).backend, flow, options, infos, info)
+        strategy = decided(machine(engine).backend, flow, options, infos, info, placement)
         return explained(flow, strategy, None if sink is None else Target(sink, name, options.keys))
 
 

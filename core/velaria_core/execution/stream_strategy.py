@@ -22,6 +22,7 @@ from velaria_core.contract.modes import ColumnarFallback, DeliveryMode, Executio
 from velaria_core.execution.steps import Dataflow
 from velaria_core.execution.steps.partials import GroupedStep
 from velaria_core.execution.steps.partitioned import PartitionedGrouper, PartitionedLinearStep
+from velaria_core.execution.steps.placed import PlacedStep
 from velaria_core.execution.strategy import NOT_APPLICABLE
 from velaria_core.logical.explain import has_windows, nearest_grouping, steps
 from velaria_core.logical.incremental import Bilinear, Linear, Timed
@@ -30,6 +31,7 @@ from velaria_core.logical.operators import Scan
 
 if TYPE_CHECKING:
     from velaria_core.execution.options import StreamOptions
+    from velaria_core.execution.placing import Placement
 
 # What a batch is expected to cost before one has come, in cells: so much a node, and so much more with state.
 _CELLS_PER_NODE: Final = 64
@@ -38,17 +40,23 @@ _STATE_BYTES: Final = 1024
 
 
 def decided(
-    backend: str, flow: Dataflow, options: StreamOptions, sources: Sequence[SourceInfo], sink: SinkInfo
+    backend: str,
+    flow: Dataflow,
+    options: StreamOptions,
+    sources: Sequence[SourceInfo],
+    sink: SinkInfo,
+    placement: Placement | None = None,
 ) -> StreamStrategy:
     """The strategy of a query.
 
     Args:
         backend: what works on the columns: the engine's name, version and platform.
         flow: the compiled plan.
+        placement: who outside of the kernel was offered its steps.
     """
     nodes = steps(flow.root)
     split = partitioning(flow)
-    choice = chosen(options, split, flow)
+    choice = chosen(options, split, flow, placement)
     has_state = has_stateful_ops(nodes)
     impl, why = _grouping(nodes, flow)
     operators = sum(1 for node in nodes if node.inputs)
@@ -60,11 +68,10 @@ def decided(
         aggregate_impl=impl,
         aggregate_reason=why,
         reason=choice.reason,
-        actor_eligible=split.eligible,
-        used_actor_runtime=any(
-            isinstance(step, GroupedStep) and isinstance(step.grouper, PartitionedGrouper) for step in flow.steps
-        ),
-        transport_mode=TransportMode.INPROC,  # workers are threads
+        actor_eligible=split.eligible or choice.mode is ExecutionMode.WORKER_PROCESSES,
+        used_actor_runtime=choice.mode is ExecutionMode.WORKER_PROCESSES
+        or any(isinstance(step, GroupedStep) and isinstance(step.grouper, PartitionedGrouper) for step in flow.steps),
+        transport_mode=choice.transport,
         has_window=has_windows(nodes),
         has_stateful_ops=has_state,
         sink_is_blocking=sink.blocking,
@@ -146,10 +153,16 @@ class Choice:
     mode: ExecutionMode
     workers: int
     reason: str
+    transport: TransportMode = TransportMode.INPROC  # workers are threads
 
 
-def chosen(options: StreamOptions, split: Partitioning, flow: Dataflow) -> Choice:
+def chosen(options: StreamOptions, split: Partitioning, flow: Dataflow, placement: Placement | None = None) -> Choice:
     """The execution mode that the options and the steps come to."""
+    if placement is not None:
+        if any(isinstance(step, PlacedStep) for step in flow.steps):
+            mode = ExecutionMode.WORKER_PROCESSES
+            return Choice(mode, placement.workers, placement.reason, placement.transport)
+        return Choice(ExecutionMode.SINGLE_PROCESS, 1, f"one thread runs the steps: {placement.reason}")
     if options.execution_mode is ExecutionMode.SINGLE_PROCESS:
         why = "single-process was asked for: one thread runs the steps, and the engine uses its own in each"
     elif options.local_workers <= 1:

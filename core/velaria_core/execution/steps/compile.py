@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
@@ -60,6 +61,9 @@ from velaria_core.logical.operators import (
 from velaria_core.logical.partials import Partials
 from velaria_core.logical.states import States
 
+if TYPE_CHECKING:
+    from velaria_core.execution.placing import Placement
+
 
 def compile_steps(
     root: Node,
@@ -68,6 +72,7 @@ def compile_steps(
     streams: Mapping[int, bool],
     output: OutputMode = OutputMode.UPDATE,
     workers: Workers | None = None,
+    placement: Placement | None = None,
 ) -> Dataflow:
     """The incremental form of a plan.
 
@@ -77,6 +82,7 @@ def compile_steps(
         output: with `append`, rows of the result that may still change are held until event time has closed them, where
             it closes a column of theirs.
         workers: who runs parts of the steps that can be split; None where one thread runs all.
+        placement: who outside of the kernel may run steps; None for nobody.
     """
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
@@ -168,6 +174,8 @@ def compile_steps(
                 assert isinstance(node, ApplyInBatches)
                 below = built(node.input)
                 return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
+            case Keyed() if (placed := elsewhere(node, name, shape)) is not None:
+                return placed
             case Keyed(partials=Partials() as partials) if (merging := merged(node, name, partials)) is not None:
                 return merging
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
@@ -189,6 +197,19 @@ def compile_steps(
                     assert isinstance(node, VectorSearch)
                     return NearestToEachStep(store, name, node, steps_below)
                 return keyed_step(store, name, node, [()] * len(inputs), orders, steps_below)
+
+    def elsewhere(node: Node, name: str, shape: Keyed) -> Step | None:
+        """The step of a node that is run outside of the kernel."""
+        if placement is None or len(node.inputs) != 1 or not shape.by[0] or times(node):
+            return None
+        if any(horizon is not None for horizon in node.horizons(*(times(child) for child in node.inputs))):
+            return None
+        run = [node]
+        while _continues(run[-1], uses):
+            run.append(run[-1].inputs[0])
+        below = built(run[-1].inputs[0])
+        linear = [operator for operator in run[1:] if not operator.reorders_only]
+        return placement.placed(store, name, [node, *linear], below)
 
     def merged(node: Node, name: str, partials: Partials) -> Step | None:
         """The step of an aggregate of sessions by partials, where that is what the node is."""

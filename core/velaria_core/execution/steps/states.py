@@ -63,7 +63,7 @@ class StatesStep(Step):
         else:
             source = f"SELECT {listed} FROM {self._old.name} UNION ALL SELECT {listed} FROM {self._came.name}"
         merged = [
-            f"combine_aggr({_state(store, self._feed, self._came, f't.{call}', tree)})"
+            merging(store, self._feed, self._came, f"t.{call}", tree)
             for call, (_, tree) in zip(calls, states.calls, strict=True)
         ]
         values = [f"t.{key} AS {quoted(named)}" for key, (named, _) in zip(keys, states.keys, strict=True)]
@@ -147,6 +147,16 @@ class StatesStep(Step):
         self._horizons.rolled_back()
         self._kept.rolled_back()
         self._shown.rolled_back()
+
+
+def merging(store: Store, rows: Feed, came: Feed, column: str, tree: exp.Expr) -> str:
+    """SQL of one state of the states of a call in a column, over the rows of a group; `finalize` reads its value.
+
+    Args:
+        rows: what the call read.
+        came: has the column, as its states left the engine.
+    """
+    return f"combine_aggr({_state(store, rows, came, column, tree)})"
 
 
 def _state(store: Store, rows: Feed, came: Feed, column: str, tree: exp.Expr) -> str:

@@ -1,0 +1,91 @@
+"""Placing: steps that a runtime outside of the kernel runs, where one has registered itself for an execution mode.
+
+The kernel says what a step is, when it runs, and what makes its epoch durable; a `Placement` may say who computes it.
+What it is given is a keyed node over one input, with the linear nodes below it: by the node's own promise its rows can
+be split by key, as no key needs another's. Nodes that event time closes stay here: who computes them must know the
+watermark.
+
+Invariant: a placed step keeps the promises of every step (`steps.base`), so who runs it makes no difference to the
+result; and what it keeps is restored to the epoch that the query's own state is at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from velaria_core.contract.modes import ExecutionMode, TransportMode
+from velaria_core.errors import InputError
+
+if TYPE_CHECKING:
+    from velaria_core.execution.options import StreamOptions
+    from velaria_core.execution.state import Store
+    from velaria_core.execution.steps.base import Step
+    from velaria_core.execution.steps.placed import PlacedStep
+    from velaria_core.logical.node import Node
+
+
+class Placement(Protocol):
+    """A runtime at work for one query.
+
+    Attributes:
+        workers: how many it splits rows among.
+        transport: how rows reach them.
+        reason: why steps run there, or why none does; told once all of them were offered.
+    """
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def transport(self) -> TransportMode: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    def placed(self, store: Store, name: str, run: Sequence[Node], below: Step) -> PlacedStep | None:
+        """The step of a keyed node, or None to leave it to the kernel. Called once for each such node, inputs first.
+
+        Nothing is started before the step first runs: `explain` compiles a plan too.
+
+        Args:
+            store: of the query's state; what the step writes there is part of the epoch's transaction.
+            name: of the step, the same each time the query is opened.
+            run: the node, then the linear nodes below it, the highest first.
+            below: the step whose changes it takes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds. Called once, also after an error."""
+        ...
+
+
+Maker = Callable[["StreamOptions"], Placement]
+_MAKERS: dict[ExecutionMode, Maker] = {}
+
+
+def register_execution_mode(mode: ExecutionMode, make: Maker) -> None:
+    """Have `make` run the steps of queries with this mode, instead of who was registered before.
+
+    Raises:
+        InputError[stream.mode]: the kernel runs this mode itself.
+    """
+    if mode is not ExecutionMode.WORKER_PROCESSES:
+        raise InputError("stream.mode", f"the kernel runs {mode} itself", hint=f"{ExecutionMode.WORKER_PROCESSES}")
+    _MAKERS[mode] = make
+
+
+def placement_of(options: StreamOptions) -> Placement | None:
+    """Who runs steps of a query with these options; None where the kernel does.
+
+    Raises:
+        InputError[stream.mode]: nobody is registered for the mode.
+    """
+    if options.execution_mode is not ExecutionMode.WORKER_PROCESSES:
+        return None
+    make = _MAKERS.get(options.execution_mode)
+    if make is None:
+        hint = "import velaria_experimental.streaming, which has one"
+        raise InputError("stream.mode", f"no runtime is registered for {options.execution_mode}", hint=hint)
+    return make(options)

@@ -1,0 +1,1 @@
+"""Actors: a mailbox each, supervision, and credit between them."""

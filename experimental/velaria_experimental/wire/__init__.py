@@ -1,0 +1,1 @@
+"""What crosses between processes: messages, how they are read and refused, and errors as messages."""
