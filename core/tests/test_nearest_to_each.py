@@ -61,14 +61,13 @@ class Sides:
         return made
 
 
-@pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize(
-    ("kinds", "threshold"),
+    ("metric", "kinds", "threshold"),
     [
-        (("FLOAT[2]", "FLOAT[2]"), None),
-        (("FLOAT[2]", "FLOAT[2]"), 1.0),
-        (("DOUBLE[2]", "FLOAT[2]"), None),
-        (("FLOAT[]", "FLOAT[]"), None),
+        *((metric, ("FLOAT[2]", "FLOAT[2]"), None) for metric in Metric),
+        (Metric.L2, ("FLOAT[2]", "FLOAT[2]"), 1.0),
+        (Metric.DOT, ("DOUBLE[2]", "FLOAT[2]"), None),
+        (Metric.COSINE, ("FLOAT[]", "FLOAT[]"), None),
     ],
 )
 def test_a_history_of_changes(

@@ -78,8 +78,10 @@ WAYS: dict[str, Way] = {
 }
 MODES = {"batch": ("batch",), "stream": ("epoch", "rows", "restored")}
 ROWS_MAX = 60
-# A checkpoint on disk costs most: without VELARIA_SLT_ALL=1 one query of so many is restored from one.
-RESTORED_EVERY = 1 if os.environ.get("VELARIA_SLT_ALL") else 4
+# Without VELARIA_SLT_ALL=1 a query runs in one epoch or row by row, and, as a checkpoint on disk costs most, one of so
+# many is restored from one.
+EVERY_WAY = bool(os.environ.get("VELARIA_SLT_ALL"))
+RESTORED_EVERY = 4
 
 
 class Run:
@@ -156,8 +158,8 @@ class Run:
         ways = MODES[self.mode]
         if self.streams and not is_select(self.session, sql):
             ways = ("batch",)
-        elif self.streams and record.line % RESTORED_EVERY:
-            ways = ways[:-1]
+        elif self.streams and not EVERY_WAY:
+            ways = ways[record.line % 2 :][:1] + (ways[-1:] if record.line % RESTORED_EVERY == 0 else ())
         for way in ways:
             if not record.only or way in record.only:
                 table = WAYS[way](self.session, sql, record.parameters)
