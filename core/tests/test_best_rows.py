@@ -22,6 +22,7 @@ KEY, TEXT = ordered(col("lk").desc(nulls_first=True)), ordered(col("ltext"))
 PLANS = {
     "first three": lambda scan: op.TopK(scan, (KEY, TEXT), 3),
     "after two": lambda scan: op.TopK(scan, (KEY, TEXT), 3, 2),
+    "a limit": lambda scan: op.Limit(op.Sort(scan, (KEY, TEXT)), 3, 1),
     "ties": lambda scan: op.TopK(scan, (KEY,), 4),
 }
 

@@ -52,10 +52,12 @@ class BestRowsStep(Step):
         self._rows.is_scanned = False
         self._shown = Log(store, f"{name}_shown", below.schema, False)
         self._best = store.feed(below.schema.append(DIFF_FIELD))
-        self._last = store.feed(pa.schema([("last", pa.binary())]))
         self._is_known = False
         columns = ", ".join(map(quoted, below.schema.names))
         key = to_sql(sort_key(node.keys))
+        last = f"SELECT max({key}) AS last FROM {self._best.name}"
+        self._last = store.feed(store.schema(last))  # keys of few bytes are numbers, others binary
+        self._find_last = store.prepare(last)
 
         def best(entries: str) -> str:
             """SQL of the best of what entries add up to."""
@@ -68,7 +70,6 @@ class BestRowsStep(Step):
         # No row is after a last that is not there.
         before = f"coalesce({key} <= (SELECT last FROM {self._last.name}), true)"
         self._of_changes = store.prepare(best(f"SELECT * FROM ({came}) WHERE {before}"))
-        self._find_last = store.prepare(f"SELECT max({key}) FROM {self._best.name}")
         copies = f"(SELECT {columns} FROM (SELECT {columns}, unnest(range({DIFF})) FROM {self._best.name}))"
         result = node.batch(Query.table(copies, below.schema.names)).sql()
         self._difference = store.prepare(
@@ -98,7 +99,7 @@ class BestRowsStep(Step):
     def _keep(self, best: pa.Table) -> None:
         self._best.table = best
         if best.num_rows == self._kept_max:
-            self._last.table = self._find_last().rename_columns(["last"])
+            self._last.table = self._find_last()
 
     def state_rows(self) -> int:
         return self._rows.entries + self._shown.entries

@@ -17,7 +17,7 @@ from velaria_core.execution.steps.rows import Closes, Log
 from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Limit, TopK
+from velaria_core.logical.operators import Limit, Sort, TopK
 from velaria_core.logical.query import Query
 from velaria_core.types import quoted
 
@@ -220,9 +220,19 @@ def keyed_step(
     if skips and below[0].append_only and _reorder(orders[0]):
         assert isinstance(node, (Limit, TopK))
         return SkippingStep(store, name, node, orders[0], below[0])
-    if isinstance(node, TopK) and not orders[0] and keeps_best(node, below[0]):
-        return BestRowsStep(store, name, node, below[0])
+    if (first := _first(node, orders[0])) is not None and keeps_best(first, below[0]):
+        return BestRowsStep(store, name, first, below[0])
     return KeyedStep(store, name, node, by, orders, below)
+
+
+def _first(node: Node, order: Sequence[Node]) -> TopK | None:
+    """A node with the order of its rows as a top-k, where it is one."""
+    if isinstance(node, TopK):
+        return None if order else node
+    if not isinstance(node, Limit) or node.count is None or len(order) != 1:
+        return None
+    (sort,) = order
+    return TopK(sort.input, sort.keys, node.count, node.offset) if isinstance(sort, Sort) else None
 
 
 def _selects(node: Node, orders: Sequence[Sequence[Node]], below: Sequence[Step]) -> bool:
