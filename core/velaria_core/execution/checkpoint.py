@@ -25,7 +25,7 @@ from velaria_core.execution.outside import outside
 from velaria_core.execution.state import Store
 from velaria_core.types import quoted
 
-VERSION: Final = 4
+VERSION: Final = 5
 STATE_FILE: Final = "state.duckdb"
 _KEPT_POINTS: Final = 100  # at most; older ones are of no use
 
