@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from properties.inputs import Inputs
 from properties.runs import Bag, Run, batch_rows
 
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.state import Statement
 from velaria_core.execution.steps import best_rows
 from velaria_core.execution.steps import rows as step_rows
 from velaria_core.execution.steps.best_rows import BestRowsStep
@@ -44,6 +47,12 @@ def shown(rows: Bag, name: str) -> Bag:
     return keys
 
 
+def counted(of_all: Statement, read: list[int], epoch: int) -> pa.Table:
+    """Read all rows, and note when."""
+    read.append(epoch)
+    return of_all()
+
+
 @pytest.mark.parametrize("durable", [False, True], ids=["in memory", "durable"])
 @pytest.mark.parametrize("name", PLANS)
 def test_a_history_of_changes(
@@ -62,7 +71,7 @@ def test_a_history_of_changes(
         step = run.flow.steps[-1]
         assert isinstance(step, BestRowsStep)
         of_all = step._of_all
-        step._of_all = lambda of_all=of_all, epoch=epoch: [read.append(epoch), of_all()][1]  # type: ignore[misc]
+        step._of_all = partial(counted, of_all, read, epoch)
         changes = inputs.changes(chance, texts=5)[:1]
         event = chance.integers(0, 6)
         if event == 0:

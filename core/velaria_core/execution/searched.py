@@ -30,7 +30,7 @@ from velaria_core.execution.search.keyword_search import Found
 from velaria_core.execution.search.nearest import Metric, Nearest, nearest
 from velaria_core.execution.search.ties import best_with_ties, nearest_to_each, nearest_with_ties
 from velaria_core.execution.search.vector_index import VectorIndex
-from velaria_core.execution.search.vectors import Doubles, Vectors, vectors_of
+from velaria_core.execution.search.vectors import Doubles, Vectors, lies_plain, vectors_of
 from velaria_core.execution.vectors import Rows
 from velaria_core.logical.expr import reference
 from velaria_core.logical.lineage import lineage
@@ -454,8 +454,7 @@ def _lies(rows: _Searched, column: str) -> bool:
     relation = rows.scan.relation
     if not isinstance(relation.feed, pa.Table) or column not in rows.origin:
         return False
-    kind = relation.schema.field(rows.origin[column]).type
-    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
+    return lies_plain(relation.schema.field(rows.origin[column]).type)
 
 
 def _query_of(node: Node) -> Query:

@@ -6,8 +6,8 @@ are wanted, until the last of them scores worse than the last that is wanted by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,23 +21,25 @@ _MORE: Final = 8  # rows beyond the last that is wanted
 _TIES: Final = 1e-9
 _TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
 
+T = TypeVar("T")
+
 
 def nearest_with_ties(search: Callable[[int], Nearest], k: int, ties: float = _TIES) -> Nearest:
     """The rows that can be among the k nearest of each query."""
-    wanted = k + _MORE
-    while True:
-        found = search(wanted)
-        if all(_settled(scores, k, wanted, ties) for scores in found.scores):
-            return found
-        wanted *= 4
+    return _widened(search, lambda found: found.scores, k, ties)
 
 
 def best_with_ties(search: Callable[[int], Found], k: int) -> Found:
     """The rows that can be among the k best, with their scores."""
+    return _widened(search, lambda found: [found.scores], k, _TIES)
+
+
+def _widened(search: Callable[[int], T], scores: Callable[[T], Sequence[Doubles]], k: int, ties: float) -> T:
+    """What a search finds when it is asked for so many that no row which was not given can tie, of any query."""
     wanted = k + _MORE
     while True:
         found = search(wanted)
-        if _settled(found.scores, k, wanted, _TIES):
+        if all(_settled(one, k, wanted, ties) for one in scores(found)):
             return found
         wanted *= 4
 

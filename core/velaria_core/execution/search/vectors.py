@@ -164,6 +164,11 @@ class Vectors:
         return made
 
 
+def lies_plain(kind: pa.DataType) -> bool:
+    """Whether a column of this type is vectors of float32 as they are searched, all of one length."""
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))
+
+
 def vectors_of(column: pa.ChunkedArray | pa.Array) -> Vectors:
     """A column as vectors.
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from velaria_core.changes import DIFF
 from velaria_core.errors import DataError
 from velaria_core.execution.applied import Call, in_order
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import AT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import one_row
-from velaria_core.execution.steps.rows import Closes, replacing
+from velaria_core.execution.steps.rows import Closes, difference, replacing
 from velaria_core.logical.event_time import END, TimeKind
 from velaria_core.logical.operators import ApplyInBatches
 from velaria_core.types import quoted
@@ -138,12 +137,7 @@ class ReappliedStep(Step):
         self._find_touched = store.prepare(touched)
         self._all = store.prepare(in_order(node, f"({self._rows.restricted(node.keys, self._touched)})"))
         self._before, self._after = store.feed(node.output), store.feed(node.output)
-        columns = ", ".join(map(quoted, node.output.names))
-        self._difference = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
-            f"SELECT {columns}, 1 AS {DIFF} FROM {self._after.name} UNION ALL "
-            f"SELECT {columns}, -1 FROM {self._before.name}) GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+        self._difference = store.prepare(difference(node.output.names, self._after.name, self._before.name))
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
         (given,) = changes

@@ -17,7 +17,7 @@ import pyarrow as pa
 from velaria_core.changes import DIFF, DIFF_FIELD
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
-from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.steps.rows import Log, difference
 from velaria_core.logical.expr import to_sql
 from velaria_core.logical.operators import TopK
 from velaria_core.logical.operators.top_k import sort_key
@@ -72,11 +72,7 @@ class BestRowsStep(Step):
         self._of_changes = store.prepare(best(f"SELECT * FROM ({came}) WHERE {before}"))
         copies = f"(SELECT {columns} FROM (SELECT {columns}, unnest(range({DIFF})) FROM {self._best.name}))"
         result = node.batch(Query.table(copies, below.schema.names)).sql()
-        self._difference = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
-            f"SELECT {columns}, 1 AS {DIFF} FROM ({result}) UNION ALL "
-            f"SELECT {columns}, -{COUNT} FROM {self._shown.table}) GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+        self._difference = store.prepare(difference(below.schema.names, f"({result})", self._shown.table, COUNT))
 
     def step(self, changes: Sequence[Changes], _at: Moment) -> Changes:
         (given,) = changes

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from velaria_core.changes import DIFF
 from velaria_core.execution.state import Feed, Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, fitted, some
 from velaria_core.execution.steps.best_rows import BestRowsStep, keeps_best
 from velaria_core.execution.steps.held import Hashing, Keys, log_by_key
 from velaria_core.execution.steps.horizon import Horizons
-from velaria_core.execution.steps.rows import Closes, Log
+from velaria_core.execution.steps.rows import Closes, Log, difference
 from velaria_core.logical.event_time import Horizon
 from velaria_core.logical.incremental import Keyed
 from velaria_core.logical.node import Node
@@ -93,20 +92,15 @@ class KeyedStep(Step):
         result = node.batch(*queries).sql()
         found = store.schema(result)
         super().__init__(found, False, below)
-        columns = ", ".join(quoted(column) for column in found.names)
         if shown_by is None:
             self._result = store.prepare(result)
             self._before = store.feed(found)
-            before = f"SELECT {columns}, -1 FROM {self._before.name}"
+            before, count = self._before.name, "1"
         else:
             if self._shown is None:
                 self._shown = log("shown", found, False, shown_by)
-            before = f"SELECT {columns}, -{COUNT} FROM {self._shown.entries_of(shown_by, self._touched)}"
-        self._difference = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
-            f"SELECT {columns}, 1 AS {DIFF} FROM ({result}) UNION ALL {before}"
-            f") GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+            before, count = self._shown.entries_of(shown_by, self._touched), COUNT
+        self._difference = store.prepare(difference(found.names, f"({result})", before, count))
         self._horizons = Horizons(store, below, *self._forgetting(node, by, below, shown_by))
         if selecting:
             self.impl, self.impl_reason = "best-rows", "rows only come, so those that are shown are all that is kept"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from velaria_core.execution.search.nearest import Metric, nearest
 from velaria_core.execution.search.ties import nearest_to_each
-from velaria_core.execution.search.vectors import vectors_of
+from velaria_core.execution.search.vectors import lies_plain, vectors_of
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, relation_of, some
 from velaria_core.execution.steps.bilinear import never_changes
@@ -92,7 +92,7 @@ class _PairsStep(Step):
             self._rows.is_scanned = False
         self._asked: pa.Table | None = None
         self._is_plain = all(
-            _is_plain(step.schema.field(column).type)
+            lies_plain(step.schema.field(column).type)
             for step, column in ((rows, node.column), (queries, node.query_column))
         )
         listed = ", ".join(map(quoted, node.pair_columns))
@@ -168,7 +168,3 @@ class _PairsStep(Step):
         if self._rows is not None:
             self._rows.rolled_back()
         self._asked = None
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type))

@@ -6,12 +6,11 @@ import json
 import os
 from collections.abc import Sequence
 
-from velaria_core.changes import DIFF
 from velaria_core.execution.duck import Engine
 from velaria_core.execution.lower import lower, schema
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import COUNT, Changes, Moment, Step, some
-from velaria_core.execution.steps.rows import Log
+from velaria_core.execution.steps.rows import Log, difference
 from velaria_core.logical.operators import Refresh, Scan
 from velaria_core.types import quoted
 
@@ -38,12 +37,7 @@ class RefreshStep(Step):
         self._files = [file for one in scans for file in one.files] if all(one.files for one in scans) else None
         self._kept = Log(store, name, self.schema, append_only=False)
         self._new = store.feed(self.schema)
-        columns = ", ".join(map(quoted, self.schema.names))
-        self._difference = store.prepare(
-            f"SELECT {columns}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
-            f"SELECT {columns}, 1 AS {DIFF} FROM {self._new.name} UNION ALL "
-            f"SELECT {columns}, -{COUNT} FROM {self._kept.table}) GROUP BY {columns} HAVING sum({DIFF}) <> 0"
-        )
+        self._difference = store.prepare(difference(self.schema.names, self._new.name, self._kept.table, COUNT))
         self._readings = quoted(f"{name}_read")
         self._cursor.rows(f"CREATE TABLE IF NOT EXISTS {self._readings} (at_ms BIGINT, files VARCHAR)")
         self._recall()

@@ -261,6 +261,16 @@ class Log:
         )
 
 
+def difference(columns: Sequence[str], new: str, old: str, count: str = "1") -> str:
+    """SQL of what rows of `new` are other than those of `old`, which are each there `count` times."""
+    listed = ", ".join(map(quoted, columns))
+    return (
+        f"SELECT {listed}, CAST(sum({DIFF}) AS BIGINT) AS {DIFF} FROM ("
+        f"SELECT {listed}, 1 AS {DIFF} FROM {new} UNION ALL SELECT {listed}, -{count} FROM {old}"
+        f") GROUP BY {listed} HAVING sum({DIFF}) <> 0"
+    )
+
+
 def replacing(columns: Sequence[str], new: str, old: str) -> str:
     """SQL of what `Log.replace` takes: rows of `new` that are not in `old` come, and those the other way round go.
 
