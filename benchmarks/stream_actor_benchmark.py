@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -258,7 +259,7 @@ def batch(rows: int, keys: int, rounds: int, chosen: Sequence[str]) -> None:
                     ) as client:
                         for name, frame in frames.items():
                             assert in_order(client.run(frame, options).table) == expected[name], name
-                            seconds, answer = _best(lambda frame=frame: client.run(frame, options), rounds)  # type: ignore[misc]
+                            seconds, answer = _best(partial(client.run, frame, options), rounds)
                             spans = answer.spans if isinstance(answer, Answer) else ()
                             speed = f"{rows / seconds / 1e6:.2f}"
                             lines[name].append([f"{way}, {workers}", speed, *spent(spans, 1)])

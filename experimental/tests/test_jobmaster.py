@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from velaria_core.errors import DataError, ExternalError, VelariaError
+from velaria_core.execution.jobs import JobState
 from velaria_experimental.jobmaster.effects import Assign, Effect, Ended, Moved, Release, TaskKey
 from velaria_experimental.jobmaster.graph import Chain, ChainInput, Job, Payload
 from velaria_experimental.jobmaster.master import JobMaster
 from velaria_experimental.jobmaster.options import JobOptions, Liveness
-from velaria_experimental.jobmaster.states import JobState
 
 GIVEN = (Payload("j/given/0", "table-arrow-ipc-v1", 8, 1), Payload("j/given/1", "table-arrow-ipc-v1", 8, 1))
 READS = ChainInput("exchange_1", b"", ("j/given/0", "j/given/1"))

@@ -16,10 +16,10 @@ from clusters import Cluster, cluster
 from split_queries import bag
 
 from velaria_core.errors import DataError, ExternalError, QueryCancelled
+from velaria_core.execution.jobs import JobState
 from velaria_core.session import DataflowSession
 from velaria_experimental.client import Answer, Client, JobHandle, Mode
 from velaria_experimental.jobmaster.options import JobOptions
-from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.dashboard import dashboard
 from velaria_experimental.observe.spans import Stage, totals_us
 from velaria_experimental.observe.trace import chrome_trace

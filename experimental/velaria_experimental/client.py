@@ -26,10 +26,10 @@ import pyarrow as pa
 
 from velaria_core.dataframe import DataFrame
 from velaria_core.errors import InputError, QueryCancelled, VelariaError
+from velaria_core.execution.jobs import JobState
 from velaria_experimental.actors.line import Answers
 from velaria_experimental.actors.mailbox import Mailbox, is_lasting
 from velaria_experimental.jobmaster.options import JobOptions
-from velaria_experimental.jobmaster.states import JobState
 from velaria_experimental.observe.spans import Span, Spans, Stage
 from velaria_experimental.payload.segments import Segments, sweep
 from velaria_experimental.payload.tables import SHARED_MEMORY_MIN_BYTES, Placing, opened

@@ -65,7 +65,7 @@ class SchedulerOptions:
     local_workers: int = 0
     waits: bool = True
     token_file: Path | None = None
-    liveness: Liveness = Liveness()  # noqa: RUF009 -- frozen
+    liveness: Liveness = field(default_factory=Liveness)
     worker_arguments: tuple[str, ...] = ()
 
 

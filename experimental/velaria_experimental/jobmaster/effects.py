@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from velaria_core.errors import VelariaError
+from velaria_core.execution.jobs import JobState
 from velaria_experimental.jobmaster.graph import ChainInput, Payload
-from velaria_experimental.jobmaster.states import JobState
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from velaria_experimental.jobmaster.options import JobOptions
@@ -65,7 +65,7 @@ class Job:
     job_id: str
     chains: tuple[Chain, ...]
     payloads: tuple[Payload, ...] = ()
-    options: JobOptions = JobOptions()  # noqa: RUF009 -- frozen
+    options: JobOptions = field(default_factory=JobOptions)
     summary: str = ""
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from velaria_core.errors import ExternalError, QueryCancelled, VelariaError
+from velaria_core.execution.jobs import JobState
 from velaria_experimental.jobmaster.effects import Assign, Effect, Ended, Moved, Release, TaskKey
 from velaria_experimental.jobmaster.graph import Chain, ChainInput, Job, Payload, checked
 from velaria_experimental.jobmaster.options import Liveness
@@ -33,7 +34,6 @@ from velaria_experimental.jobmaster.states import (
     JOB_STEPS,
     TASK_STEPS,
     ChainState,
-    JobState,
     TaskState,
     stepped,
 )

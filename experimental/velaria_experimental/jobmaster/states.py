@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from velaria_core.execution.jobs import JobState
+
 
 class TaskState(StrEnum):
     """Where a task stands."""
@@ -43,26 +45,6 @@ class ChainState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-
-class JobState(StrEnum):
-    """Where a job stands."""
-
-    CREATED = "created"
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
-
-    @property
-    def final(self) -> bool:
-        """Whether a job stays in this state for ever."""
-        return self in _FINAL
-
-
-_FINAL: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMEOUT})
 
 _T, _C, _J = TaskState, ChainState, JobState
 _TASK_ENDS = frozenset({_T.FAILED, _T.CANCELLED})

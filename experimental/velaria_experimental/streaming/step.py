@@ -66,14 +66,14 @@ def compiled(run: Sequence[Node], below: Step, columns: Sequence[str]) -> Compil
         VelariaError: it cannot be sent.
     """
     schema = pa.schema([below.schema.field(name) for name in columns])
-    node: Node = input_scan(1, schema)
-    relation = node.relation  # type: ignore[attr-defined]
+    scan = input_scan(1, schema)
+    node: Node = scan
     for operator in reversed(run):
         node = operator.over([node])
     engine = Engine(Settings(threads=1))
     try:
         store = Store(engine)
-        flow = compile_steps(node, store, engine, {id(relation): below.append_only})
+        flow = compile_steps(node, store, engine, {id(scan.relation): below.append_only})
         last = flow.steps[-1]
         rows = schema if below.append_only else schema.append(DIFF_FIELD)
         made = Compiled(dumps(node), rows, flow.schema, last.append_only, last.is_net, last.impl)
