@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from search_support import clustered, reference
 
 from velaria_core.errors import DataError, InputError
-from velaria_core.execution.search.codes import Codes, encoded, products
+from velaria_core.execution.search import codes as search_codes
+from velaria_core.execution.search.codes import Codes, Errors, encoded, products
 from velaria_core.execution.search.nearest import Metric, nearest
 from velaria_core.execution.search.vectors import Vectors, vectors_of
 
@@ -176,6 +177,30 @@ def test_products_of_codes_are_exact(d):
     expected = (queries.astype(np.int64) @ codes.astype(np.int64).T).astype(np.float32)
     for count in (1, 4):
         assert products(codes, queries[:count]).tolist() == expected[:count].tolist()
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["pieces", "rows"])
+@pytest.mark.parametrize("count", [1, 15, 17, 4096, 9001])
+@pytest.mark.parametrize("d", [1, 100, 128, 129])
+def test_products_of_codes_in_pieces_are_those_of_rows(monkeypatch, wide, count, d):
+    monkeypatch.setattr(search_codes, "_has_wide_products", lambda: wide)
+    random = np.random.default_rng(count * d)
+    codes = Codes.of(Vectors.of(random.standard_normal((count, d), np.float32)))
+    queries = random.integers(-127, 128, (3, d)).astype(np.int8)
+    expected = (queries.astype(np.int64) @ codes.data.T.astype(np.int64)).astype(np.float32)
+    step = codes.whole_pieces(2000)
+    for _ in range(2):  # the second time from pieces that are there
+        parts = [codes.products(queries, slice(start, min(start + step, count))) for start in range(0, count, step)]
+        assert np.array_equal(np.concatenate(parts, axis=1), expected)
+
+
+def test_the_worst_error_of_rows_is_known_by_pieces():
+    errors = np.random.default_rng(0).random(9001, np.float32)
+    told = Errors.of(errors)
+    assert told.most(slice(4096, 8192)) == errors[4096:8192].max()
+    for start, end in [(0, 9001), (1, 5000), (8999, 9001), (7, 7)]:
+        assert told.most(slice(start, end)) >= errors[start:end].max(initial=0)
+    assert Errors.of(errors[:0]).most(slice(0, 0)) == 0
 
 
 @pytest.mark.parametrize("metric", METRICS)

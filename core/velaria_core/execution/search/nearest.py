@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -29,18 +30,18 @@ from velaria_core.execution.search.codes import Codes, encoded, products
 from velaria_core.execution.search.vectors import Doubles, Floats, Vectors
 from velaria_core.execution.vectors import Array, Mask, Rows
 
+_WAITING: Final = 1024  # pairs that may wait before they are compared with each other
 _SETTLED_AT: Final = 1 << 20  # pairs that may wait before float64 thins them out
 _LEAST: Final = np.finfo(np.float32).min
 _AT_ONCE: Final = 1 << 20  # numbers that are scored together
 _FEW: Final = 8  # queries that are done one by one: more are faster as a product of matrices
-_ROWS: Final = 16384  # at a time: their keys fit the cache, and what Python adds is little
+_ROWS: Final = 1 << 16  # at a time: their keys fit the cache, and what Python adds is little
+_KEYS: Final = 1 << 17  # of all queries
 _ROWS_OF_THREAD: Final = 4096
 _KEYS_OF_MANY: Final = 1 << 20
 _FIRST_ROWS: Final = 2048
 _UNEVENNESS: Final = 1e-6
-# OpenBLAS does a product of a matrix and a vector of fewer numbers on the thread that asks, and that is what is
-# wanted: its own threads wait for each other by spinning, which costs hundreds of times more on a busy machine.
-_BLOCK: Final = 7 << 16
+_BLOCK: Final = 7 << 16  # numbers that stay in the cache from one query to the next
 
 
 class Metric(Enum):
@@ -123,10 +124,12 @@ def nearest(
     candidates = len(vectors) - len(vectors.apart) if looked is None else len(looked)
     count = len(asked.exact)
     threads = threads or _cores()
-    way: _Pass = _Floats(vectors, asked, threads)
+    way: _Pass
     if codes is not None and count <= _FEW:
         assert len(codes) == len(vectors)
         way = _Coded(vectors, asked, threads, codes)
+    else:
+        way = _Floats(vectors, asked, threads)
     if candidates == 0 or count == 0:
         empty = [np.empty(0, np.int64)] * count, [np.empty(0)] * count
         return Nearest(*empty, candidates, len(vectors.apart), 0, way.backend)
@@ -283,10 +286,11 @@ class _Race:
         self._vectors, self._asked = vectors, asked
         count = len(asked.exact)
         self._least = np.full(count, -np.inf)
+        self._is_open = asked.threshold is None
         if asked.threshold is not None:
             self._least = asked.floors(np.full(count, asked.threshold))
         self._parts: list[_Pairs] = []
-        self._waiting, self._limit = 0, 0
+        self._waiting, self._limit = 0, _WAITING
 
     def offer(self, keys: Floats, errors: Doubles, rows: int | Rows, meant: Mask | None) -> None:
         """Take (q, m) keys.
@@ -297,14 +301,15 @@ class _Race:
             meant: (m,) which rows count; None: all.
         """
         k = self._asked.k
-        if self._least.min() == -np.inf:  # nothing is known yet: a floor from a few rows alone
+        if self._is_open:  # nothing is known yet: a floor from a few rows alone
             first = keys[:, : max(_FIRST_ROWS, 4 * k)]
             if meant is not None:
                 first = first[:, meant[: first.shape[1]]]
             if first.shape[1] > k:
                 np.maximum(self._least, np.partition(first, -k, axis=1)[:, -k] - errors, out=self._least)
+                self._is_open = False
         # Rounding to float32 may go up, so one number further down.
-        reach = np.clip(self._least - errors, _LEAST, -_LEAST).astype(np.float32)
+        reach = np.minimum(np.maximum(self._least - errors, _LEAST), -_LEAST).astype(np.float32)
         reach = np.nextafter(reach, _LEAST)
         if len(keys) == 1:
             places = np.flatnonzero(keys[0] >= reach[0])
@@ -337,6 +342,10 @@ class _Race:
         if self._waiting > self._limit:
             self.left()
 
+    def seen(self) -> _Pairs | None:
+        """The pairs that can still win, and a few that cannot; None before the first."""
+        return _Pairs.together(self._parts) if self._parts else None
+
     def left(self) -> _Pairs | None:
         """The pairs that can still win; None before the first."""
         if not self._parts:
@@ -345,7 +354,7 @@ class _Race:
         if len(pairs.rows) > _SETTLED_AT:
             pairs = _winners(self._vectors, self._asked, pairs)[0]
         self._parts, self._waiting = [pairs], len(pairs.rows)
-        self._limit = 2 * self._waiting + max(1024, 64 * len(self._asked.exact))
+        self._limit = 2 * self._waiting + max(_WAITING, 64 * len(self._asked.exact))
         return pairs
 
     def _thinned(self, pairs: _Pairs) -> _Pairs:
@@ -376,7 +385,7 @@ def _scanned(vectors: Vectors, asked: _Asked, way: _Pass, looked: Rows | None, t
             race.offer_unknown(odd)
         for product in products[len(products) * number // workers : len(products) * (number + 1) // workers]:
             product(race)
-        return race.left()
+        return race.seen()
 
     others = [_pool().submit(work, number) for number in range(1, workers)]
     found = [work(0), *(other.result() for other in others)]
@@ -450,15 +459,21 @@ class _Pass(Protocol):
         """(q, m) keys of the m rows with these data, and (q,) what they are wrong by at most. Odd rows get any."""
 
 
-def _step(count: int, threads: int) -> int:
+def _step(count: int, queries: int, threads: int) -> int:
     """Rows at a time, so that all threads have as many pieces; few rows are not worth a second thread."""
     threads = max(1, min(threads, count // _ROWS_OF_THREAD))
-    pieces = threads * max(1, -(-count // (threads * _ROWS)))
+    rows = min(_ROWS, max(_ROWS_OF_THREAD, _KEYS // max(1, queries)))
+    pieces = threads * max(1, -(-count // (threads * rows)))
     return max(1, -(-count // pieces))
 
 
 class _Floats:
-    """Keys from the numbers, by BLAS."""
+    """Keys from the numbers, by BLAS.
+
+    Few queries are done by a product for each row: it reads rows in their order, which memory is fastest at, and
+    OpenBLAS does it on the thread that asks. Its own threads wait for each other by spinning, which costs hundreds of
+    times more on a busy machine.
+    """
 
     backend = "float32-blas"
 
@@ -466,10 +481,10 @@ class _Floats:
         self._vectors, self._asked = vectors, asked
         self.chunks: Sequence[tuple[int, Array]] = [(chunk.first, chunk.data) for chunk in vectors.chunks]
         self.has_threads = len(asked.exact) > _FEW
-        self.step = _step(len(vectors), threads)
+        self.step = _step(len(vectors), len(asked.exact), threads)
         if self.has_threads:
             self.step = max(256, _KEYS_OF_MANY // len(asked.exact))
-        self._block = max(1, _BLOCK // max(1, vectors.dimension))
+        self._block = max(1, _BLOCK // max(1, vectors.dimension)) if len(asked.exact) > 1 else self.step
         # Where norms are 1 but for rounding, as those of most embeddings are, they are part of the error instead.
         self._even = asked.metric is Metric.COSINE and vectors.unevenness < _UNEVENNESS
         longest = 1.0 if asked.metric is Metric.COSINE else vectors.longest
@@ -489,7 +504,7 @@ class _Floats:
                 for start in range(0, len(data), self._block):
                     part = slice(start, start + self._block)
                     for query, found in zip(asked.scaled, keys, strict=True):
-                        np.dot(data[part], query, out=found[part])
+                        np.vecdot(data[part], query, out=found[part])
             if asked.metric is Metric.COSINE and not self._even:
                 keys *= self._vectors.inverses[rows]
             elif asked.metric is Metric.L2:
@@ -505,21 +520,22 @@ class _Coded:
 
     def __init__(self, vectors: Vectors, asked: _Asked, threads: int, codes: Codes) -> None:
         self._vectors, self._asked = vectors, asked
+        self._codes = codes
         self.chunks: Sequence[tuple[int, Array]] = [(0, codes.data)]
-        self.step = _step(len(vectors), threads)
-        self._factors, self._errors = codes.scales, codes.errors
-        if asked.metric is Metric.COSINE:
-            self._factors, self._errors = codes.relative(vectors)
+        self.step = codes.whole_pieces(_step(len(vectors), len(asked.exact), threads))
+        self._factors, self._errors = codes.relative(vectors) if asked.metric is Metric.COSINE else codes.absolute
         self._queries, scales, lost = encoded(asked.scaled, asked.lengths)
         self._scales, self._lost = scales[:, None], lost.astype(np.float64)
 
     def keys(self, data: Array, rows: Rows | slice) -> tuple[Floats, Doubles]:
         vectors, asked = self._vectors, self._asked
-        keys = products(data, self._queries)
+        if isinstance(rows, slice):
+            keys, most = self._codes.products(self._queries, rows), self._errors.most(rows)
+        else:
+            keys, most = products(data, self._queries), float(self._errors.of_rows[rows].max())
         keys *= self._factors[rows]
         keys *= self._scales
         longest = 1.0 if asked.metric is Metric.COSINE else vectors.longest
-        most = float(self._errors[rows].max())
         if asked.metric is Metric.L2:
             keys -= asked.halves.astype(np.float32)[:, None] * vectors.halves[rows]
         rounding = asked.rounding * (longest * asked.lengths + asked.halves)
@@ -547,7 +563,7 @@ def scores_of(rows: Floats, queries: Doubles, metric: Metric) -> Doubles:
         if metric is Metric.COSINE:
             norms = np.sqrt((one * one).sum(axis=1)) * np.sqrt((other * other).sum(axis=1))
             cosines = np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0)
-            products = np.clip(1 - cosines, 0.0, 2.0)
+            products = np.minimum(np.maximum(1 - cosines, 0.0), 2.0)
         scores[part] = products
     return scores
 
@@ -589,6 +605,8 @@ def _ranked(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Dou
 
 def _first_of_each(asked: _Asked, queries: Rows, keys: tuple[npt.NDArray[Any], ...]) -> Rows:
     """The places of the first k of each query in the order of the last key, then those before it; sorted by query."""
+    if len(asked.exact) == 1:
+        return np.lexsort(keys)[: asked.k]
     order = np.lexsort((*keys, queries))
     sorted_queries = queries[order]
     counts = np.bincount(sorted_queries, minlength=len(asked.exact))
@@ -598,5 +616,6 @@ def _first_of_each(asked: _Asked, queries: Rows, keys: tuple[npt.NDArray[Any], .
 
 def _best(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[list[Rows], list[Doubles]]:
     pairs, scores = _winners(vectors, asked, pairs)
-    ends = np.searchsorted(pairs.queries, np.arange(len(asked.exact)), side="right")[:-1]
-    return np.split(pairs.rows, ends), np.split(scores, ends)
+    ends = [0, *np.searchsorted(pairs.queries, np.arange(len(asked.exact)), side="right").tolist()]
+    parts = [slice(start, end) for start, end in pairwise(ends)]
+    return [pairs.rows[part] for part in parts], [scores[part] for part in parts]
