@@ -38,6 +38,7 @@ class Item:
     """One entry of FROM: what it is in SQL, and how it joins what stands before it."""
 
     sql: str
+    columns: tuple[str, ...]
     join: str = ""
     on: exp.Expr | None = None
 
@@ -73,7 +74,8 @@ class Query:
     @staticmethod
     def table(sql: str, columns: Iterable[str]) -> Query:
         """All columns of what may stand in FROM: a table name, a call, a query in parentheses."""
-        return Query((Item(sql),), tuple((name, _column(name, 0)) for name in columns))
+        made = tuple((name, _column(name, 0)) for name in columns)
+        return Query((Item(sql, tuple(name for name, _ in made)),), made)
 
     @staticmethod
     def text(sql: str, columns: Iterable[str]) -> Query:
@@ -156,7 +158,7 @@ class Query:
         columns = left.columns if left_only else (*left.columns, *moved)
         bound = _bound(on, dict((*left.columns, *moved))) if on is not None else None
         where = (*left.where, *(_moved(tree, at) for tree in right.where))
-        item = Item(right.items[0].sql, kind, bound)
+        item = replace(right.items[0], join=kind, on=bound)
         return Query((*left.items, item), columns, Stage.WHERE if where else Stage.FROM, where)
 
     def wrapped(self) -> Query:
@@ -169,6 +171,7 @@ class Query:
             self.stage == Stage.FROM
             and len(self.items) == 1
             and self.whole is None
+            and tuple(name for name, _ in self.columns) == self.items[0].columns
             and all(isinstance(tree, exp.Column) and tree.name == name for name, tree in self.columns)
         )
         return self.items[0].sql if bare else f"({self.sql()})"
