@@ -136,21 +136,24 @@ class Approximate:
             InputError[vector_index.extra]; as `nearest`.
             ExternalError: its file cannot be read.
         """
-        faiss = _faiss()
-        asked = np.atleast_2d(np.asarray(queries, np.float32))
+        asked = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
         count = min(_CANDIDATES[self.kind] * k, len(vectors))
-        if self.kind == "ivf":
-            parameters = faiss.SearchParametersIVF(nprobe=self.effort)
-        else:
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, count))
-        _, places = self._index.search(np.ascontiguousarray(asked), count, params=parameters)
-        rows = _rows_at(places, len(vectors))
-        return ordered(vectors, asked, self.metric, k, rows)
+        effort = self.effort if self.kind == "ivf" else max(self.effort, count)
+        _, places = self._index.search(asked, count, params=_parameters(self.kind, effort))
+        return ordered(vectors, asked, self.metric, k, _rows_at(places, len(vectors)))
 
     def content(self) -> bytes:
         """FAISS's index as bytes."""
         found: bytes = _faiss().serialize_index(self._index).tobytes()
         return found
+
+
+@lru_cache(maxsize=64)
+def _parameters(kind: str, effort: int) -> Any:
+    """How FAISS is told of an effort: groups that are read, or the breadth of the walk."""
+    if kind == "ivf":
+        return _faiss().SearchParametersIVF(nprobe=effort)
+    return _faiss().SearchParametersHNSW(efSearch=effort)
 
 
 def _prepared(rows: Floats, metric: Metric) -> Floats:
@@ -173,11 +176,18 @@ def _left_out(count: int) -> Rows:
     return np.sort(np.random.default_rng(0).choice(count, min(count // 5, _SAMPLE), replace=False))
 
 
+@lru_cache(maxsize=16)
+def _before_them(count: int) -> Rows:
+    """How many of the others come before each of those that are added last."""
+    sample = _left_out(count)
+    return sample - np.arange(len(sample))
+
+
 def _rows_at(places: Rows, count: int) -> Rows:
     """The rows that were added at these places; -1 stays."""
     sample = _left_out(count)
     rest = count - len(sample)
-    rows = places + np.searchsorted(sample - np.arange(len(sample)), places, side="right")
+    rows = places + np.searchsorted(_before_them(count), places, side="right")
     late = places >= rest
     rows[late] = sample[places[late] - rest]
     return rows

@@ -149,15 +149,11 @@ def ordered(
     Raises:
         InputError: as `nearest`.
     """
-    known = vectors.norms
-    rows, scores = [], []
-    for query, some in zip(_checked(vectors, queries, k, None), candidates, strict=True):
-        there = some[(some >= 0) & ~np.isnan(known[some])]
-        given = scores_of(vectors.take(there), np.broadcast_to(query, (len(there), len(query))), metric)
-        best = np.lexsort((there, given if metric.is_distance else -given))[:k]
-        rows.append(there[best])
-        scores.append(given[best])
-    return rows, scores
+    exact = _checked(vectors, queries, k, None)
+    which, places = np.nonzero((candidates >= 0) & ~np.isnan(vectors.norms[candidates]))
+    rows = candidates[which, places]
+    best, scores = _ranked(vectors, exact, which, rows, metric, k)
+    return _by_query(len(exact), which[best], rows[best], scores)
 
 
 def _checked(vectors: Vectors, queries: npt.ArrayLike, k: int, threshold: float | None) -> Doubles:
@@ -170,8 +166,11 @@ def _checked(vectors: Vectors, queries: npt.ArrayLike, k: int, threshold: float 
         raise InputError("search.top_k", f"top_k is {k}", hint="ask for at least 1 row")
     if threshold is not None and math.isnan(threshold):
         raise InputError("search.threshold", "the score threshold is not a number")
-    with np.errstate(over="ignore"):
-        exact = np.atleast_2d(np.asarray(queries, np.float32)).astype(np.float64)
+    given = np.atleast_2d(queries)
+    if given.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            given = given.astype(np.float32)
+    exact = given.astype(np.float64)
     if not np.isfinite(exact).all():
         at = int(np.flatnonzero(~np.isfinite(exact).all(axis=1))[0])
         which = "the query vector" if len(exact) == 1 else f"query vector {at}"
@@ -561,7 +560,8 @@ def scores_of(rows: Floats, queries: Doubles, metric: Metric) -> Doubles:
             continue
         products = (one * other).sum(axis=1)
         if metric is Metric.COSINE:
-            norms = np.sqrt((one * one).sum(axis=1)) * np.sqrt((other * other).sum(axis=1))
+            asked = other[:1] if other.strides[0] == 0 else other  # one query, repeated
+            norms = np.sqrt((one * one).sum(axis=1)) * np.sqrt((asked * asked).sum(axis=1))
             cosines = np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0)
             products = np.minimum(np.maximum(1 - cosines, 0.0), 2.0)
         scores[part] = products
@@ -572,7 +572,8 @@ def _winners(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Do
     """The k best pairs of each query and their scores, sorted by query, score and row."""
     if len(pairs.rows) > 4 * asked.k * len(asked.exact):
         pairs = _near(vectors, asked, pairs)
-    pairs, scores = _ranked(vectors, asked, pairs)
+    best, scores = _ranked(vectors, asked.exact, pairs.queries, pairs.rows, asked.metric, asked.k)
+    pairs = pairs.at(best)
     if asked.threshold is not None:
         keep = scores <= asked.threshold if asked.metric.is_distance else scores >= asked.threshold
         pairs, scores = pairs.at(keep), scores[keep]
@@ -584,38 +585,49 @@ def _near(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> _Pairs:
 
     Before, a pair was in if its most reached the k-th best least: twice its error. Now once is all it can lack.
     """
-    ranked, scores = _ranked(vectors, asked, pairs.at(_first_of_each(asked, pairs.queries, (-pairs.low,))))
-    ends = np.cumsum(np.bincount(ranked.queries, minlength=len(asked.exact)))
+    count = len(asked.exact)
+    some = pairs.at(_first_of_each(count, asked.k, pairs.queries, (-pairs.low,)))
+    _, scores = _ranked(vectors, asked.exact, some.queries, some.rows, asked.metric, asked.k)
+    ends = np.cumsum(np.bincount(some.queries, minlength=count))
     kth = np.where(asked.metric.is_distance, np.inf, -np.inf) * np.ones(len(ends))
     full = np.diff(ends, prepend=0) == asked.k
     kth[full] = scores[ends[full] - 1]
     return pairs.at(pairs.high >= asked.floors(kth)[pairs.queries])
 
 
-def _ranked(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[_Pairs, Doubles]:
-    """The k best pairs of each query by score, then row; and their scores."""
-    scores = np.empty(len(pairs.rows))
+def _ranked(
+    vectors: Vectors, exact: Doubles, queries: Rows, rows: Rows, metric: Metric, k: int
+) -> tuple[Rows, Doubles]:
+    """The places of the k best pairs of each query by score, then row, sorted by query; and their scores."""
+    scores = np.empty(len(rows))
     step = max(1, _AT_ONCE // max(1, vectors.dimension))
-    for start in range(0, len(scores), step):
+    for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        scores[part] = scores_of(vectors.take(pairs.rows[part]), asked.exact[pairs.queries[part]], asked.metric)
-    best = _first_of_each(asked, pairs.queries, (pairs.rows, scores if asked.metric.is_distance else -scores))
-    return pairs.at(best), scores[best]
+        some = vectors.take(rows[part])
+        asked = np.broadcast_to(exact[0], some.shape) if len(exact) == 1 else exact[queries[part]]
+        scores[part] = scores_of(some, asked, metric)
+    best = _first_of_each(len(exact), k, queries, (rows, scores if metric.is_distance else -scores))
+    return best, scores[best]
 
 
-def _first_of_each(asked: _Asked, queries: Rows, keys: tuple[npt.NDArray[Any], ...]) -> Rows:
+def _first_of_each(count: int, k: int, queries: Rows, keys: tuple[npt.NDArray[Any], ...]) -> Rows:
     """The places of the first k of each query in the order of the last key, then those before it; sorted by query."""
-    if len(asked.exact) == 1:
-        return np.lexsort(keys)[: asked.k]
+    if count == 1:
+        return np.lexsort(keys)[:k]
     order = np.lexsort((*keys, queries))
     sorted_queries = queries[order]
-    counts = np.bincount(sorted_queries, minlength=len(asked.exact))
+    counts = np.bincount(sorted_queries, minlength=count)
     rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[sorted_queries]
-    return order[rank < asked.k]
+    return order[rank < k]
 
 
 def _best(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[list[Rows], list[Doubles]]:
     pairs, scores = _winners(vectors, asked, pairs)
-    ends = [0, *np.searchsorted(pairs.queries, np.arange(len(asked.exact)), side="right").tolist()]
+    return _by_query(len(asked.exact), pairs.queries, pairs.rows, scores)
+
+
+def _by_query(count: int, queries: Rows, rows: Rows, scores: Doubles) -> tuple[list[Rows], list[Doubles]]:
+    """The rows and scores of each query, of those that are sorted by it."""
+    ends = [0, *np.searchsorted(queries, np.arange(count), side="right").tolist()]
     parts = [slice(start, end) for start, end in pairwise(ends)]
-    return [pairs.rows[part] for part in parts], [scores[part] for part in parts]
+    return [rows[part] for part in parts], [scores[part] for part in parts]

@@ -152,7 +152,9 @@ class VectorIndex:
                 codes=segment.codes,
                 threads=threads,
             )
-            parts.append(replace(part, rows=[segment.ids[rows] for rows in part.rows]))
+            parts.append(replace(part, rows=[segment.ids[rows] for rows in part.rows], skipped=0))
+        if len(parts) == 1:
+            return parts[0]
         rows, scores = [], []
         for query in range(len(parts[0].rows)):
             ids = np.concatenate([part.rows[query] for part in parts])
