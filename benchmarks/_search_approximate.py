@@ -2,8 +2,9 @@
 
 usage: _search_approximate.py <contestant> <data.npy> <queries.npy> <threads>
 
-Says {"ready": seconds}, then for each line {"query", "effort"} the milliseconds that the answer took and its rows; of
-all queries at once where "query" is null. `effort` is how far a contestant looks, in its own measure.
+Says {"ready": seconds}, then for each line {"queries": [first, end], "together", "effort"} the milliseconds that each
+answer took, and their rows: one query after another, or all in one call. `effort` is how far a contestant looks, in its
+own measure.
 """
 
 from __future__ import annotations
@@ -120,11 +121,15 @@ def main(name: str, data: str, queries: str, threads: str) -> None:
     _say({"ready": perf_counter() - started})
     for line in sys.stdin:
         question = json.loads(line)
-        given = asked if question["query"] is None else asked[question["query"]][None]
-        started = perf_counter()
-        found = contestant.search(given, question["effort"])
-        spent = 1000 * (perf_counter() - started)
-        _say({"ms": spent, "rows": [[int(row) for row in part] for part in found]})
+        given = asked[slice(*question["queries"])]
+        step = len(given) if question["together"] else 1
+        spent, rows = [], []
+        for start in range(0, len(given), step):
+            started = perf_counter()
+            found = contestant.search(given[start : start + step], question["effort"])
+            spent.append(1000 * (perf_counter() - started))
+            rows += found
+        _say({"ms": spent, "rows": [[int(row) for row in part] for part in rows]})
 
 
 def _say(value: dict[str, Any]) -> None:
