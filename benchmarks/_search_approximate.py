@@ -128,7 +128,7 @@ def main(name: str, data: str, queries: str, threads: str) -> None:
             started = perf_counter()
             found = contestant.search(given[start : start + step], question["effort"])
             spent.append(1000 * (perf_counter() - started))
-            rows += found
+            rows.extend(found)
         _say({"ms": spent, "rows": [[int(row) for row in part] for part in rows]})
 
 

@@ -6,8 +6,9 @@ for their nearest others, and the effort is raised until the answers hold `targe
 effort does not reach it the index is kept, told, and not used.
 
 `ivf` groups vectors around centres (Jegou et al., Product Quantization, PAMI 2011) and keeps 8 bits a number, so four
-times as many candidates are taken as are asked for; `hnsw` links each with near ones (Malkov and Yashunin, 2016) and
-keeps 16. They cannot be filtered without losing recall, so a search with other rows left out is exact.
+times as many candidates are scored as are asked for; `hnsw` links each with near ones (Malkov and Yashunin, 2016) and
+keeps 16, which put the candidates in their order but for the last. They cannot be filtered without losing recall, so a
+search with other rows left out is exact.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from velaria_core.execution.vectors import Rows
 
 K_MAX: Final = 20  # rows that are asked for
 _MEASURED: Final = 12  # the nearest of these are what recall is of; those beyond are asked for to see ties
-_CANDIDATES: Final = {"ivf": 4, "hnsw": 2}  # for each row that is asked for
+_CANDIDATES: Final = {"ivf": 4, "hnsw": 2}  # for each row that is asked for; some may be apart since
+_SCORED: Final = {"ivf": 4.0, "hnsw": 1.1}  # of which so many have to be scored
 _SAMPLE: Final = 200
 _TRAINED: Final = 64  # vectors for each centre
 _AT_ONCE: Final = 1 << 22  # numbers that are added together
@@ -140,7 +142,10 @@ class Approximate:
         count = min(_CANDIDATES[self.kind] * k, len(vectors))
         effort = self.effort if self.kind == "ivf" else max(self.effort, count)
         _, places = self._index.search(asked, count, params=_parameters(self.kind, effort))
-        return ordered(vectors, asked, self.metric, k, _rows_at(places, len(vectors)))
+        rows = _rows_at(places, len(vectors))
+        there = (rows >= 0) & ~np.isnan(vectors.norms[rows])
+        rows[~there | (np.cumsum(there, axis=1) > _SCORED[self.kind] * k)] = -1
+        return ordered(vectors, asked, self.metric, k, rows)
 
     def content(self) -> bytes:
         """FAISS's index as bytes."""

@@ -33,7 +33,7 @@ from velaria_core.execution.vectors import Array, Mask, Rows
 _WAITING: Final = 1024  # pairs that may wait before they are compared with each other
 _SETTLED_AT: Final = 1 << 20  # pairs that may wait before float64 thins them out
 _LEAST: Final = np.finfo(np.float32).min
-_AT_ONCE: Final = 1 << 20  # numbers that are scored together
+_AT_ONCE: Final = 1 << 15  # numbers that are scored together: what is made of them stays in the cache
 _FEW: Final = 8  # queries that are done one by one: more are faster as a product of matrices
 _ROWS: Final = 1 << 16  # at a time: their keys fit the cache, and what Python adds is little
 _KEYS: Final = 1 << 17  # of all queries
@@ -544,24 +544,25 @@ class _Coded:
 # --- float64 decides -----------------------------------------------------------------------------------------------
 
 
-def scores_of(rows: Floats, queries: Doubles, metric: Metric) -> Doubles:
-    """(p,) float64 scores of p vectors, each with a query of its own: (p, d) both.
+def _scored(vectors: Vectors, exact: Doubles, queries: Rows, rows: Rows, metric: Metric) -> Doubles:
+    """(p,) float64 scores of p pairs of a query, by its place in (q, d), and a row.
 
     The score of a pair does not depend on what stands beside it.
     """
     scores = np.empty(len(rows))
-    step = max(1, _AT_ONCE // max(1, rows.shape[1]))
-    for start in range(0, len(rows), step):
+    lengths = np.sqrt((exact * exact).sum(axis=1))
+    step = max(1, _AT_ONCE // max(1, vectors.dimension))
+    for start in range(0, len(scores), step):
         part = slice(start, start + step)
-        one, other = rows[part].astype(np.float64), queries[part]
+        which = queries[part]
+        one, other = vectors.take(rows[part]).astype(np.float64), exact if len(exact) == 1 else exact[which]
         if metric is Metric.L2:
             one -= other
             scores[part] = np.sqrt((one * one).sum(axis=1))
             continue
         products = (one * other).sum(axis=1)
         if metric is Metric.COSINE:
-            asked = other[:1] if other.strides[0] == 0 else other  # one query, repeated
-            norms = np.sqrt((one * one).sum(axis=1)) * np.sqrt((asked * asked).sum(axis=1))
+            norms = np.sqrt((one * one).sum(axis=1)) * lengths[which]
             cosines = np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0)
             products = np.minimum(np.maximum(1 - cosines, 0.0), 2.0)
         scores[part] = products
@@ -599,13 +600,7 @@ def _ranked(
     vectors: Vectors, exact: Doubles, queries: Rows, rows: Rows, metric: Metric, k: int
 ) -> tuple[Rows, Doubles]:
     """The places of the k best pairs of each query by score, then row, sorted by query; and their scores."""
-    scores = np.empty(len(rows))
-    step = max(1, _AT_ONCE // max(1, vectors.dimension))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        some = vectors.take(rows[part])
-        asked = np.broadcast_to(exact[0], some.shape) if len(exact) == 1 else exact[queries[part]]
-        scores[part] = scores_of(some, asked, metric)
+    scores = _scored(vectors, exact, queries, rows, metric)
     best = _first_of_each(len(exact), k, queries, (rows, scores if metric.is_distance else -scores))
     return best, scores[best]
 
