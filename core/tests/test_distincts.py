@@ -37,7 +37,7 @@ def test_any_history_adds_up_to_the_batch_result(engine: Engine, append_only: bo
     keyable = [name for name, kind in COLUMNS.items() if kind is not Kind.LIST]
     quoted = {name: f'"{name.replace(chr(34), chr(34) * 2)}"' for name in COLUMNS}
 
-    @examples(40)
+    @examples(20)
     @given(st.data(), histories(COLUMNS, max_changes=16))
     def holds(data: st.DataObject, history: list[Epoch]) -> None:
         if append_only:

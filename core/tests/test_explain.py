@@ -676,7 +676,7 @@ def engine() -> Iterator[Engine]:
 def test_any_plan_that_ends_in(engine: Engine, operator: type[op.Scan]) -> None:
     """Explain takes every plan, says the same of it twice, comes back from its JSON, and counts its rows right."""
 
-    @examples(6)
+    @examples(3)
     @given(st.data(), tables(), tables(max_rows=3))
     def holds(data: st.DataObject, one: Any, two: Any) -> None:
         leaves = [scan(one, COLUMNS, "one"), scan(two, COLUMNS, "two")]

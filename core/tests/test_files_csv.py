@@ -302,7 +302,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\ufeff"), m
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=8), delimiter=st.sampled_from(",|\t;"))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_text_survives(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], delimiter: str
 ) -> None:

@@ -61,7 +61,7 @@ def test_escapes(desk: Desk) -> None:
     ascii_only=st.booleans(),
     on_error=st.sampled_from(["fail", "skip"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_text_survives(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str | None], ascii_only: bool, on_error: str
 ) -> None:

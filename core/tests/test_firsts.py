@@ -46,7 +46,7 @@ small = st.integers(0, 3)
     rank=st.sampled_from(["row_number()", "rank()", "dense_rank()"]),
     bound=st.sampled_from(["= 1", "<= 1", "< 2"]),
 )
-@examples(200)
+@examples(100)
 def test_what_is_picked_holds_the_best(
     session: DataflowSession, rows: list[tuple[Any, ...]], order: str, rank: str, bound: str
 ) -> None:

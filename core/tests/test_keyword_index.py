@@ -140,7 +140,7 @@ steps = st.lists(
 
 @pytest.mark.parametrize("name", ["standard", "builtin"])
 @given(steps=steps, text=queries, k=st.sampled_from([1, 3, ALL]), weights=st.sampled_from(WEIGHTS), data=st.data())
-@examples(120)
+@examples(50)
 def test_any_history_ends_as_an_index_of_the_rows_that_are_left(
     engine: Engine,
     tmp_path_factory: pytest.TempPathFactory,

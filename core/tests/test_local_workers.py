@@ -206,7 +206,7 @@ class Split(Run):
 
 @pytest.mark.parametrize("operator", [op.Aggregate, op.Distinct, op.Filter, op.Explode, op.WithColumn, op.Join])
 def test_any_plan_gives_what_batch_gives(engine: Engine, operator: type[op.Scan]) -> None:
-    @examples(12)
+    @examples(6)
     @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
     def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
         past = Past([one, two])

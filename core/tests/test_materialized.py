@@ -319,7 +319,7 @@ def test_a_view_that_takes_its_time_shows_how_far_it_is(
     monkeypatch.setattr(progress_bar, "DELAY_SECONDS", 0)
     monkeypatch.setattr(progress_bar, "_STEP_SECONDS", 0.002)
     monkeypatch.setenv("TERM", "xterm")
-    session.sql("CREATE TABLE numbers AS SELECT range AS n FROM range(4_000_000)")
+    session.sql("CREATE TABLE numbers AS SELECT range AS n FROM range(2_000_000)")
     screen = Screen(terminal=terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     session.sql("CREATE MATERIALIZED VIEW kept AS SELECT n % 10 AS digit, count(*) AS c FROM numbers GROUP BY ALL")
@@ -331,7 +331,7 @@ def test_a_view_that_takes_its_time_shows_how_far_it_is(
     assert {share for share in shares if 0 < share < 100}
     assert shares == sorted(shares)
     assert after == ""
-    assert rows(session, "SELECT sum(c) FROM kept") == [(4_000_000,)]
+    assert rows(session, "SELECT sum(c) FROM kept") == [(2_000_000,)]
 
 
 def test_a_view_over_a_source_shows_the_time_alone(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:

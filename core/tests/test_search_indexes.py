@@ -350,7 +350,7 @@ HISTORIES = st.lists(
 )
 
 
-@examples(6)
+@examples(3)
 @given(HISTORIES)
 def test_any_history_of_a_table(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str, int]]) -> None:
     path = tmp_path_factory.mktemp("history") / "s.db"

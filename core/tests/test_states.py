@@ -83,7 +83,7 @@ CALLS: dict[str, tuple[Kind, ...]] = {
 def test_any_history_adds_up_to_the_batch_result(engine: Engine) -> None:
     keyable = [name for name, kind in COLUMNS.items() if kind is not Kind.LIST]
 
-    @examples(50)
+    @examples(25)
     @given(st.data(), histories(COLUMNS, max_changes=16))
     def holds(data: st.DataObject, history: list[Epoch]) -> None:
         history = [Epoch(tuple((row, 1) for row, _ in epoch.changes)) for epoch in history]

@@ -269,7 +269,7 @@ def test_other_columns_hold_no_vectors(column):
     assert error.value.code == "search.not_vectors"
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_column_any_question(data):
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

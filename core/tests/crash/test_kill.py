@@ -24,7 +24,7 @@ STEPS = [step for step in Protocol if step not in (Protocol.PULL, Protocol.WATER
 
 
 # Kills at random times for each sink; the soak asks for more.
-KILLS = int(os.environ.get("VELARIA_KILLS", "4"))
+KILLS = int(os.environ.get("VELARIA_KILLS", "1"))
 
 
 Run = Callable[..., int]

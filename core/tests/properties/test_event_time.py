@@ -199,7 +199,7 @@ PLANS: dict[str, tuple[Build, IsLate]] = {
 def test_a_stream_is_batch_without_the_rows_that_were_late(engine: Engine, name: str, output: OutputMode) -> None:
     build, is_late = PLANS[name]
 
-    @examples(6)
+    @examples(3)
     @given(disordered())
     def holds(epochs: list[list[Row]]) -> None:
         ran = run(engine, build, [relation("one")], [[rows] for rows in epochs], is_late, output)
@@ -221,7 +221,7 @@ def test_with_late_rows_folded_in_a_stream_is_batch(engine: Engine, name: str) -
 
         return folded(build(relations))
 
-    @examples(4)
+    @examples(3)
     @given(disordered())
     def holds(epochs: list[list[Row]]) -> None:
         rows = [row for epoch in epochs for row in epoch]
@@ -284,7 +284,7 @@ def test_a_join_in_time_is_batch_without_the_rows_that_were_late(engine: Engine,
     def relations(one: Sequence[Row] = (), two: Sequence[Row] = ()) -> list[Relation]:
         return [relation("one", one), relation("two", two, RIGHT)]
 
-    @examples(5)
+    @examples(3)
     @given(disordered(), disordered())
     def holds(one: list[list[Row]], two: list[list[Row]]) -> None:
         count = max(len(one), len(two))
@@ -311,7 +311,7 @@ def test_failed_and_restarted_a_stream_is_the_same(engine: Engine, name: str, tm
     def relations(one: Sequence[Row] = (), two: Sequence[Row] = ()) -> list[Relation]:
         return [relation("one", one), relation("two", two, RIGHT)][: 1 if name in PLANS else 2]
 
-    @examples(4)
+    @examples(3)
     @given(disordered(), st.lists(st.sampled_from(["", "fail", "restart"]), min_size=7, max_size=7))
     def holds(rows: list[list[Row]], mishaps: list[str]) -> None:
         epochs = [[given, given[::-1]][: len(relations())] for given in rows]

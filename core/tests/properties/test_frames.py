@@ -285,7 +285,7 @@ def bare() -> Iterator[duckdb.DuckDBPyConnection]:
     made.close()
 
 
-@examples(250)
+@examples(120)
 @given(st.data(), tables())
 def test_a_chain_of_verbs_is_its_sql(
     session: DataflowSession, bare: duckdb.DuckDBPyConnection, data: st.DataObject, table: pa.Table

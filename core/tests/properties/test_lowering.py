@@ -72,7 +72,7 @@ def test_every_operator_is_drawn() -> None:
 
 @pytest.mark.parametrize("operator", op.ALL, ids=lambda kind: kind.__name__)
 def test_plans_that_end_in(engine: Engine, operator: type[Node]) -> None:
-    @examples(12)
+    @examples(6)
     @given(st.data(), tables(), tables(max_rows=3))
     def holds(data: st.DataObject, one: Any, two: Any) -> None:
         leaves = [scan(one, COLUMNS, "one"), scan(two, COLUMNS, "two")]

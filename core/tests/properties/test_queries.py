@@ -64,7 +64,7 @@ def pair() -> Iterator[Pair]:
 R, S = TABLES["r"], TABLES["s"]
 
 
-@examples(200)
+@examples(100)
 @given(tables(R, max_rows=6), tables(S, max_rows=4), queries())
 def test_random_queries(pair: Pair, r: pa.Table, s: pa.Table, sql: str) -> None:
     pair.store("r", r)

@@ -28,7 +28,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.mark.parametrize("operator", op.ALL, ids=lambda kind: kind.__name__)
 def test_the_same_rows_from_plans_that_end_in(engine: Engine, operator: type[Node]) -> None:
-    @examples(10)
+    @examples(5)
     @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
     def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
         past = Past([one, two])

@@ -29,7 +29,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.mark.parametrize("operator", op.ALL, ids=lambda kind: kind.__name__)
 def test_streams_that_end_in(engine: Engine, operator: type[Node]) -> None:
-    @examples(12)
+    @examples(6)
     @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
     def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
         past = Past([one, two])
@@ -45,7 +45,7 @@ def test_restored_streams_that_end_in(engine: Engine, operator: type[Node], tmp_
     """Stopped or failed after any epoch and restored, the output is that of a stream that never stopped."""
     numbers = count(1)
 
-    @examples(3)
+    @examples(2)
     @given(st.data(), histories(COLUMNS), histories(COLUMNS, max_changes=4))
     def holds(data: st.DataObject, one: list[Epoch], two: list[Epoch]) -> None:
         past = Past([one, two])
