@@ -21,6 +21,7 @@ from velaria_core.execution import placing
 from velaria_core.execution.runtime import StreamingQuery
 from velaria_core.execution.sinks.memory import MemorySink
 from velaria_core.execution.sources.memory import MemorySource
+from velaria_core.execution.steps import Moment
 from velaria_core.session import DataflowSession
 from velaria_experimental.streaming.step import RemoteStep
 
@@ -89,39 +90,47 @@ def expected(session: DataflowSession, sql: str, rows: list[pa.Table]) -> Counte
     return Counter(map(str, session.sql(sql).to_arrow().to_pylist()))
 
 
-@pytest.mark.parametrize("shared_memory", [True, False], ids=["shared-memory", "grpc"])
+@pytest.mark.parametrize(
+    ("sql", "shared_memory"), [(QUERIES[3], True), (QUERIES[4], False)], ids=["shared-memory", "grpc"]
+)
 @pytest.mark.usefixtures("shm")
-def test_the_answer_is_that_of_one_process(session: DataflowSession, shared_memory: bool) -> None:
-    for sql in QUERIES[1:4] if shared_memory else QUERIES[4:]:
-        sink = MemorySink()
-        query = written(
-            session,
-            sql,
-            batches(),
-            sink,
-            **PROCESSES,
-            shared_memory_transport=shared_memory,
-            shared_memory_min_payload_bytes=0,
-        )
-        query.process_available()
-        told = query.progress()
-        query.stop()
-        assert rows_of(sink) == expected(session, sql, batches()), sql
-        assert told["execution_mode"] == ExecutionMode.WORKER_PROCESSES
-        assert told["used_shared_memory"] is shared_memory
-        assert told["transport_mode"] == (TransportMode.SHARED_MEMORY if shared_memory else TransportMode.RPC_COPY)
-        assert told["used_actor_runtime"] is True
-        assert "2 processes keep the state" in told["execution_reason"]
+def test_the_answer_is_that_of_one_process(session: DataflowSession, sql: str, shared_memory: bool) -> None:
+    sink = MemorySink()
+    query = written(
+        session,
+        sql,
+        batches(),
+        sink,
+        **PROCESSES,
+        shared_memory_transport=shared_memory,
+        shared_memory_min_payload_bytes=0,
+    )
+    query.process_available()
+    told = query.progress()
+    query.stop()
+    assert rows_of(sink) == expected(session, sql, batches())
+    assert told["execution_mode"] == ExecutionMode.WORKER_PROCESSES
+    assert told["used_shared_memory"] is shared_memory
+    assert told["transport_mode"] == (TransportMode.SHARED_MEMORY if shared_memory else TransportMode.RPC_COPY)
+    assert told["used_actor_runtime"] is True
+    assert "2 processes keep the state" in told["execution_reason"]
 
 
 @pytest.mark.usefixtures("shm")
 def test_state_is_in_the_workers(session: DataflowSession) -> None:
-    query = written(session, QUERIES[0], batches(), MemorySink(), **PROCESSES)
+    """Until one of them is killed, which ends a query in memory."""
+    query = written(session, QUERIES[0], batches(), MemorySink(), checkpoint_interval=1, **PROCESSES)
     query.process_available()
-    assert remote(query).state_rows() in range(1, 201)
-    assert {span.node_id for span in remote(query).spans.spans} == {"query", "keeper-0", "keeper-1"}
+    step = remote(query)
+    assert step.state_rows() in range(1, 201)
+    assert {span.node_id for span in step.spans.spans} == {"query", "keeper-0", "keeper-1"}
     tables = query._epochs._cursor.rows("SELECT count(*) FROM duckdb_tables() WHERE NOT internal")
     assert tables == [(0,)], "nothing of it is kept here"
+    os.kill(step._opened().pids[0], signal.SIGKILL)
+    with pytest.raises(ExternalError) as gone:
+        step.step([batches(1)[0]], Moment(first=False))
+    assert gone.value.code == "exchange.transport_closed"
+    assert gone.value.message == "a worker process is gone"
     query.stop()
 
 
@@ -143,10 +152,12 @@ def test_what_is_not_for_processes_runs_here_and_says_so(session: DataflowSessio
 
 def test_where_one_process_wins_it_is_chosen(session: DataflowSession) -> None:
     told = {}
-    for sql in QUERIES[:2]:
+    join = "SELECT a.k, b.v FROM events AS a JOIN events AS b ON a.k = b.k"
+    for sql in (*QUERIES[:2], join):
         session.create_temp_view("events", session.read_stream(MemorySource(batches(1)), "events"))
         told[sql] = session.stream_sql(sql).explain(**PROCESSES)
     assert "folds values in less time than its rows take to reach another process" in told[QUERIES[0]]
+    assert "finds partners by key in less time" in told[join]
     assert "2 processes keep the state" in told[QUERIES[1]]
 
 
@@ -196,43 +207,25 @@ def test_a_checkpoint_of_one_process_is_not_taken_for_one_of_several(session: Da
 
 
 @pytest.mark.usefixtures("shm")
-def test_workers_that_are_behind_are_sent_what_they_lack(session: DataflowSession, tmp_path: Path) -> None:
-    """A crash between the query's COMMIT and the workers': what was sent is in the query's state."""
-    rows = batches()
-    options = {"checkpoint_path": str(tmp_path / "checkpoint"), "checkpoint_interval": 1, **PROCESSES}
+def test_windows_and_joins_go_on_after_their_worker_was_killed(session: DataflowSession, tmp_path: Path) -> None:
+    """Of a stream with itself, so that time closes what both sides tell."""
+    rows = [rows.append_column("ts", pa.array(range(at * ROWS, (at + 1) * ROWS))) for at, rows in enumerate(batches())]
+    windows = "SELECT start, k, median(v) AS m FROM events WINDOW BY ts EVERY 500 AS start GROUP BY start, k"
+    sides = f"({windows}) AS a JOIN ({windows}) AS b ON a.k = b.k AND a.start = b.start"
+    sql = f"SELECT a.start, a.k, a.m, b.m AS n FROM {sides}"
+    frame = session.read_stream(MemorySource(rows), "events").with_watermark("ts", "1 second")
+    session.create_temp_view("events", frame)
     sink = MemorySink()
-    query = written(session, QUERIES[0], rows[:2], sink, **options)
-    step = remote(query)
-    step._settle = lambda *_, **__: None  # type: ignore[method-assign]
-    query.process_available()
-    query.stop()
-    query = written(session, QUERIES[0], rows, sink, **options)
-    query.process_available()
-    query.stop()
-    assert rows_of(sink) == expected(session, QUERIES[0], rows)
-
-
-@pytest.mark.usefixtures("shm")
-def test_a_killed_worker_fails_a_query_in_memory(session: DataflowSession) -> None:
-    query = written(session, QUERIES[0], batches(), MemorySink(), **PROCESSES)
-    os.kill(remote(query)._opened().pids[0], signal.SIGKILL)
-    with pytest.raises(ExternalError) as gone:
-        query.process_available()
-    assert gone.value.code == "exchange.transport_closed"
-
-
-@pytest.mark.usefixtures("shm")
-def test_a_durable_query_goes_on_after_its_worker_was_killed(session: DataflowSession, tmp_path: Path) -> None:
-    rows = batches()
-    sink = MemorySink()
-    folder = str(tmp_path / "checkpoint")
-    query = written(session, QUERIES[0], rows, sink, checkpoint_path=folder, retries=3, backoff_ms=1, **PROCESSES)
-    os.kill(remote(query)._opened().pids[1], signal.SIGKILL)
+    options = {"checkpoint_path": str(tmp_path / "checkpoint"), "retries": 3, "backoff_ms": 1, **PROCESSES}
+    query = session.stream_sql(sql).write_stream(sink, epoch_rows_max=ROWS, **options)
+    placed = [step for step in query._flow.steps if isinstance(step, RemoteStep)]
+    os.kill(placed[0]._opened().pids[1], signal.SIGKILL)
     query.process_available()
     told = query.progress()
     query.stop()
+    assert len(placed) >= 2, "windows, and their join"
     assert told["retried_count"] >= 1
-    assert rows_of(sink) == expected(session, QUERIES[0], rows)
+    assert rows_of(sink) == expected(session, sql, rows)
 
 
 def test_without_a_runtime_the_mode_is_refused(session: DataflowSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Final
 
 import pyarrow as pa
@@ -112,9 +113,72 @@ class Worker:
 
 
 @dataclass(slots=True)
-class _AtWork:
+class AtWork:
+    """A task that runs; `cancelled` once nobody wants it any more."""
+
     key: TaskKey
+    assign: pb.Assign
     cancelled: bool = False
+
+
+class Tasks:
+    """The tasks of one stream: those that wait in line, and the one at work.
+
+    Invariant: it knows no job but those of its tasks, so it grows with what waits and not with what was.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[pb.Assign] = deque()
+        self._at_work: AtWork | None = None
+        self._ended = False
+
+    @property
+    def running(self) -> list[TaskKey]:
+        """What is at work."""
+        with self._changed:
+            return [] if self._at_work is None else [self._at_work.key]
+
+    def put(self, assign: pb.Assign) -> None:
+        """A task waits for its turn."""
+        with self._changed:
+            self._waiting.append(assign)
+            self._changed.notify()
+
+    def take(self) -> AtWork | None:
+        """The next task, waited for, which is at work from now on; None once it has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            if self._ended:
+                return None
+            assign = self._waiting.popleft()
+            self._at_work = AtWork(key_of(assign.task), assign)
+            return self._at_work
+
+    def done(self) -> bool:
+        """The task at work is done. Returns whether it is still wanted."""
+        with self._changed:
+            found, self._at_work = self._at_work, None
+            return found is not None and not found.cancelled
+
+    def release(self, job_id: str) -> bool:
+        """Forget what waits of a job. Returns whether a task of it is at work, which is cancelled."""
+        with self._changed:
+            self._waiting = deque(one for one in self._waiting if one.task.job_id != job_id)
+            return self._cancel(lambda key: key.job_id == job_id)
+
+    def end(self) -> None:
+        """Cancel what is at work, and give no more."""
+        with self._changed:
+            self._ended = True
+            self._cancel(lambda _: True)
+            self._changed.notify()
+
+    def _cancel(self, holds: Callable[[TaskKey], bool]) -> bool:
+        if self._at_work is None or not holds(self._at_work.key):
+            return False
+        self._at_work.cancelled = True
+        return True
 
 
 class _Session:
@@ -123,10 +187,7 @@ class _Session:
     def __init__(self, options: WorkerOptions, token: str, engine: Engine, placing: Placing, events: Events) -> None:
         self.registered = False
         self._options, self._engine, self._placing, self._events = options, engine, placing, events
-        self._tasks: SimpleQueue[pb.Assign | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._at_work: _AtWork | None = None
-        self._released: set[str] = set()
+        self._tasks = Tasks()
         self._broken = threading.Event()
         self._error: VelariaError | None = None
         self._mailbox = Mailbox(options.connect, token, options.node_id, self._handle, self._closed)
@@ -144,14 +205,11 @@ class _Session:
         try:
             while not stop.is_set() and not self._broken.is_set():
                 sequence += 1
-                with self._lock:
-                    keys = [key_message(self._at_work.key)] if self._at_work is not None else []
-                beat = pb.Heartbeat(heartbeat_seq=sequence, running=keys)
+                beat = pb.Heartbeat(heartbeat_seq=sequence, running=map(key_message, self._tasks.running))
                 mailbox.send(mailbox.writer.frame(heartbeat=beat), urgent=True)
                 self._broken.wait(self._options.heartbeat_ms / 1000)
         finally:
             mailbox.close()
-            self._tasks.put(None)
             while running.is_alive():
                 self.interrupt()
                 running.join(_INTERRUPT_SECONDS)
@@ -160,10 +218,8 @@ class _Session:
         return self._error
 
     def interrupt(self) -> None:
-        """Stop the task at hand."""
-        with self._lock:
-            if self._at_work is not None:
-                self._at_work.cancelled = True
+        """Stop the task at hand, and take no other."""
+        self._tasks.end()
         self._engine.interrupt()
         self._broken.set()
 
@@ -189,13 +245,8 @@ class _Session:
         self._broken.set()
 
     def _release(self, job_id: str) -> None:
-        """Stop what runs of a job, and remove what it left. A task of it that waits in line is skipped."""
-        with self._lock:
-            self._released.add(job_id)
-            mine = self._at_work is not None and self._at_work.key.job_id == job_id
-            if mine and self._at_work is not None:
-                self._at_work.cancelled = True
-        if mine:
+        """Stop what runs of a job, and remove what it left and what waits of it."""
+        if self._tasks.release(job_id):
             self._engine.interrupt()
         if self._placing.segments is not None:
             self._placing.segments.remove(f"{job_id}.")
@@ -204,30 +255,21 @@ class _Session:
     # --- tasks, on a thread of their own --------------------------------------------------------------------
 
     def _run_all(self) -> None:
-        while (assign := self._tasks.get()) is not None:
-            key = key_of(assign.task)
-            with self._lock:
-                if self._broken.is_set():
-                    return
-                if key.job_id in self._released:
-                    continue
-                self._at_work = _AtWork(key)
-            mailbox = self._mailbox
-            mailbox.send(mailbox.writer.frame(ack=pb.Ack(task=key_message(key), ok=True)))
-            result, inline = self._result(assign, key)
-            with self._lock:
-                cancelled = self._at_work.cancelled
-                self._at_work = None
-            if cancelled:
+        mailbox = self._mailbox
+        while (task := self._tasks.take()) is not None:
+            mailbox.send(mailbox.writer.frame(ack=pb.Ack(task=key_message(task.key), ok=True)))
+            result, inline = self._result(task)
+            if not self._tasks.done():
                 if self._placing.segments is not None:
-                    self._placing.segments.remove(f"{key.job_id}.")
+                    self._placing.segments.remove(f"{task.key.job_id}.")
                 continue
             for payload_id, data in inline:
                 mailbox.send_payload(payload_id, data)
             mailbox.send(mailbox.writer.frame(result=result))
 
-    def _result(self, assign: pb.Assign, key: TaskKey) -> tuple[pb.Result, list[tuple[str, bytes]]]:
+    def _result(self, task: AtWork) -> tuple[pb.Result, list[tuple[str, bytes]]]:
         """What comes of a task, and the bytes to send before it."""
+        assign, key = task.assign, task.key
         spans = Spans(self._options.node_id)
         missing: list[str] = []
         try:
@@ -246,10 +288,10 @@ class _Session:
                 if data is not None:
                     inline.append((told.payload_id, data))
         except VelariaError as error:
-            return self._failure(key, error, missing), []
+            return self._failure(task, error, missing), []
         except Exception as error:  # noqa: BLE001 -- whatever it is, the job's client must be told
             unexpected = InternalError("exchange.task", f"{type(error).__name__}: {error}", cause=error)
-            return self._failure(key, unexpected, missing), []
+            return self._failure(task, unexpected, missing), []
         return (
             pb.Result(
                 job_id=key.job_id,
@@ -283,8 +325,9 @@ class _Session:
                 span.nbytes = sum(payload.size for payload in one.payloads)
         return found
 
-    def _failure(self, key: TaskKey, error: VelariaError, missing: list[str]) -> pb.Result:
-        if isinstance(error, QueryCancelled) and not (self._at_work is not None and self._at_work.cancelled):
+    def _failure(self, task: AtWork, error: VelariaError, missing: list[str]) -> pb.Result:
+        key = task.key
+        if isinstance(error, QueryCancelled) and not task.cancelled:
             error = refused(Status.TRANSPORT_ERROR, f"{key.name} was interrupted", retryable=True)
         return pb.Result(
             job_id=key.job_id,

@@ -1,9 +1,9 @@
 """Placing: steps that a runtime outside of the kernel runs, where one has registered itself for an execution mode.
 
 The kernel says what a step is, when it runs, and what makes its epoch durable; a `Placement` may say who computes it.
-What it is given is a keyed node over one input, with the linear nodes below it: by the node's own promise its rows can
-be split by key, as no key needs another's. Nodes that event time closes stay here: who computes them must know the
-watermark.
+What it is offered is a keyed node, with the linear nodes below it where it has one input, or a join with an equality:
+by the node's own promise its rows can be split by key, as no key needs another's. What event time closes is closed
+there as it is here: the step is told the watermark in its `Moment`, and what columns it bounds by `Step.times`.
 
 Invariant: a placed step keeps the promises of every step (`steps.base`), so who runs it makes no difference to the
 result; and what it keeps is restored to the epoch that the query's own state is at.
@@ -12,9 +12,10 @@ result; and what it keeps is restored to the epoch that the query's own state is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from velaria_core.contract.modes import ExecutionMode, TransportMode
+from velaria_core.contract.modes import ExecutionMode, OutputMode, TransportMode
 from velaria_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,28 @@ if TYPE_CHECKING:
     from velaria_core.execution.steps.base import Step
     from velaria_core.execution.steps.placed import PlacedStep
     from velaria_core.logical.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A step that somebody else may run.
+
+    Attributes:
+        store: of the query's state; what the step writes there is part of the epoch's transaction.
+        name: of the step, the same each time the query is opened.
+        run: the node, then the linear nodes between it and its one input, the highest first.
+        by: for each input, the columns of the key among those that the node reads; the first of each belong together,
+            and so on.
+        below: the steps whose changes it takes, one for each input.
+        output: `append` where a row comes out once, when event time has closed it.
+    """
+
+    store: Store
+    name: str
+    run: Sequence[Node]
+    by: Sequence[Sequence[str]]
+    below: Sequence[Step]
+    output: OutputMode
 
 
 class Placement(Protocol):
@@ -43,16 +66,10 @@ class Placement(Protocol):
     @property
     def reason(self) -> str: ...
 
-    def placed(self, store: Store, name: str, run: Sequence[Node], below: Step) -> PlacedStep | None:
-        """The step of a keyed node, or None to leave it to the kernel. Called once for each such node, inputs first.
+    def placed(self, offer: Offer) -> PlacedStep | None:
+        """The step of a node, or None to leave it to the kernel. Called once for each such node, inputs first.
 
         Nothing is started before the step first runs: `explain` compiles a plan too.
-
-        Args:
-            store: of the query's state; what the step writes there is part of the epoch's transaction.
-            name: of the step, the same each time the query is opened.
-            run: the node, then the linear nodes below it, the highest first.
-            below: the step whose changes it takes.
         """
         ...
 

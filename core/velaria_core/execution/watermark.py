@@ -191,9 +191,9 @@ class Tracker:
             found = min(known) if found is None else max(found, min(known))
         return found
 
-    def advance(self, now_ms: int, ends: bool) -> int | None:
-        """Take the watermark on, with what the keepers have seen in this epoch."""
-        self.watermark_us = self.read(now_ms, ends)
+    def advance(self, now_ms: int, ends: bool, told_us: int | None = None) -> int | None:
+        """Take the watermark on, with what the keepers have seen in this epoch, or to what another tracker has told."""
+        self.watermark_us = self.read(now_ms, ends) if told_us is None else told_us
         return self.watermark_us
 
     def committed(self) -> None:

@@ -31,6 +31,12 @@ def is_input(node: Node) -> bool:
     return isinstance(node, Scan) and node.relation.kind == _KIND and node.relation.label.startswith(_PREFIX)
 
 
+def inputs_of(root: Node) -> list[Scan]:
+    """Such scans of a plan, in the order of their numbers, each once."""
+    found = {node.relation.label: node for node in root.walk() if isinstance(node, Scan) and is_input(node)}
+    return [found[label] for label in sorted(found, key=lambda label: int(label.removeprefix(_PREFIX)))]
+
+
 def given(root: Node, tables: Mapping[str, pa.Table]) -> Node:
     """The plan with rows in its inputs, by their names; an input that is not named stays empty."""
     made: dict[int, Node] = {}

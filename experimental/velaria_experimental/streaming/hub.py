@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import grpc
 
-from velaria_core.errors import ExternalError, VelariaError
+from velaria_core.errors import ExternalError, InternalError, VelariaError
 from velaria_experimental.actors.line import Line
 from velaria_experimental.actors.mailbox import CHANNEL_OPTIONS
 from velaria_experimental.payload.segments import Segments, sweep
@@ -126,17 +126,33 @@ class Hub:
         yield from line.frames()
 
     def _read(self, line: Line, frames: Iterator[bytes]) -> None:
-        ended: VelariaError = refused(Status.TRANSPORT_CLOSED, "a worker process is gone", retryable=True)
+        line.end(read_all(line, frames))
+        with self._changed:
+            self._changed.notify_all()
+
+
+def read_all(line: Line, frames: Iterator[bytes]) -> VelariaError:
+    """Hand a stream's frames to a line. Returns what ended it: any error as it is, and the peer's end as one too."""
+    try:
+        for data in _received(frames):
+            line.take(read(data))
+    except VelariaError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 -- whatever it is, who waits for an answer must be told
+        return InternalError("exchange.stream", f"{type(error).__name__}: {error}", cause=error)
+    return refused(Status.TRANSPORT_CLOSED, "a worker process is gone", retryable=True)
+
+
+def _received(frames: Iterator[bytes]) -> Iterator[bytes]:
+    """The frames of a stream until it ends, or breaks since its peer is gone."""
+    while True:
         try:
-            for data in frames:
-                line.take(read(data))
-        except VelariaError as error:
-            ended = error
-        except grpc.RpcError:
-            pass  # the stream broke: `ended` says so
-        except Exception as error:  # noqa: BLE001 -- what gRPC raises where a peer is gone is `Exception` itself
-            ended = refused(Status.TRANSPORT_CLOSED, f"a worker process is gone: {error}", retryable=True)
-        finally:
-            line.end(ended)
-            with self._changed:
-                self._changed.notify_all()
+            data = next(frames)
+        except StopIteration:
+            return
+        except Exception as error:
+            # Where the peer is gone gRPC raises its own error, or an `Exception` of no class of its own.
+            if isinstance(error, grpc.RpcError) or type(error) is Exception:
+                return
+            raise
+        yield data

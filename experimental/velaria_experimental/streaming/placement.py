@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +11,9 @@ import pyarrow as pa
 from velaria_core.contract.modes import TransportMode
 from velaria_core.errors import StateError, VelariaError
 from velaria_core.execution.options import StreamOptions
-from velaria_core.execution.state import Store
-from velaria_core.execution.steps import Step
+from velaria_core.execution.placing import Offer
 from velaria_core.execution.steps.placed import PlacedStep
-from velaria_core.logical.expr import columns_of
-from velaria_core.logical.incremental import Applied, Keyed
 from velaria_core.logical.lineage import lineage
-from velaria_core.logical.node import Node
-from velaria_core.logical.operators import Aggregate, Filter, Project
 from velaria_core.types import holds
 from velaria_experimental.streaming.hub import Hub
 from velaria_experimental.streaming.step import Compiled, RemoteStep, compiled
@@ -27,6 +21,8 @@ from velaria_experimental.streaming.step import Compiled, RemoteStep, compiled
 # How a step computes -> why another process would not pay: benchmarks/stream_actor_benchmark.py, and the README.
 _CHEAPER_HERE: Final = {
     "partials": "folds values in less time than its rows take to reach another process",
+    "panes": "folds values in less time than its rows take to reach another process",
+    "two-sided": "finds partners by key in less time than its rows take to reach another process",
 }
 
 
@@ -46,28 +42,35 @@ class ActorPlacement:
         self.shared_memory = options.shared_memory_transport
         self.min_bytes = options.shared_memory_min_payload_bytes
         self.transport = TransportMode.SHARED_MEMORY if self.shared_memory else TransportMode.RPC_COPY
-        self.reason = "no node keeps state by key outside of event time"
+        self._placed: list[str] = []
+        self._left = "no node keeps state by key"
         self._folder = None if options.checkpoint_path is None else Path(options.checkpoint_path)
         self._lock = threading.Lock()
         self._hub: Hub | None = None
 
-    def placed(self, store: Store, name: str, run: Sequence[Node], below: Step) -> PlacedStep | None:
+    @property
+    def reason(self) -> str:
+        """See `velaria_core.execution.placing.Placement`."""
+        return "; ".join(self._placed) or self._left
+
+    def placed(self, offer: Offer) -> PlacedStep | None:
         """See `velaria_core.execution.placing.Placement.placed`."""
-        label = run[0].label()
-        by = _cut_by(run, below)
-        if not by:
-            self.reason = f"{label} has no key whose column comes straight from the rows below"
+        label = offer.run[0].label()
+        cuts = _cuts(offer)
+        if not cuts:
+            self._left = f"{label} has no key whose column comes straight from the rows below"
             return None
         try:
-            found: Compiled = compiled(run, below, [*dict.fromkeys([*_columns_read(run, below), *by])])
+            found: Compiled = compiled(offer, cuts)
         except VelariaError as error:
-            self.reason = f"{label} cannot be sent: {error.message}"
+            self._left = f"{label} cannot be sent: {error.message}"
             return None
         if self._chooses and found.impl in _CHEAPER_HERE:
-            self.reason = f"{label} {_CHEAPER_HERE[found.impl]}"
+            self._left = f"{label} {_CHEAPER_HERE[found.impl]}"
             return None
-        self.reason = f"{self.workers} processes keep the state of {label}, its rows split by {', '.join(by)}"
-        return RemoteStep(self, store, name, found, by, below)
+        by = " and ".join(", ".join(names) for names in cuts)
+        self._placed.append(f"{self.workers} processes keep the state of {label}, its rows split by {by}")
+        return RemoteStep(self, offer, found, cuts)
 
     def hub(self) -> Hub:
         """The processes; started where they are not."""
@@ -100,31 +103,16 @@ class ActorPlacement:
             hub.close()
 
 
-def _columns_read(run: Sequence[Node], below: Step) -> list[str]:
-    """Columns below that the nodes read, where projections or groupings say so; the others need not travel."""
-    read: set[str] = set()
-    for node in reversed(run):
-        match node:
-            case Filter():
-                read.update(columns_of(node.predicate))
-                continue
-            case Project():
-                read.update(name for _, tree in node.named for name in columns_of(tree))
-            case Aggregate():
-                read.update(name for _, tree in (*node.keys, *node.metrics) for name in columns_of(tree))
-            case _:
-                break
-        return [name for name in below.schema.names if name in read]
-    return list(below.schema.names)
-
-
-def _cut_by(run: Sequence[Node], below: Step) -> list[str]:
-    """Columns below that are columns of the key; rows of one key are equal in them."""
-    shape = run[0].stream()
-    if not isinstance(shape, Keyed) or isinstance(shape, Applied):
-        return []
-    linear = run[1:]
-    passed = dict(lineage(linear[::-1]).passed) if linear else {name: name for name in below.schema.names}
-    found = dict.fromkeys(passed[name] for name in shape.by[0] if name in passed)
-    # 0.0 and -0.0 are one key and have two hashes.
-    return [name for name in found if not holds(below.schema.field(name).type, pa.types.is_floating)]
+def _cuts(offer: Offer) -> list[list[str]]:
+    """For each input the columns of the key by whose hash its rows are cut: rows of one key are equal in them. Empty
+    where there are none."""
+    linear = offer.run[1:]
+    passed = dict(lineage(linear[::-1]).passed) if linear else None
+    found: list[list[str]] = []
+    for names in dict.fromkeys(zip(*offer.by, strict=True)):
+        columns = names if passed is None else [passed[name] for name in names if name in passed]
+        kinds = {step.schema.field(column).type for step, column in zip(offer.below, columns, strict=False)}
+        # Hashes are of values of one type; 0.0 and -0.0 are one key and have two.
+        if len(columns) == len(offer.below) and len(kinds) == 1 and not holds(kinds.pop(), pa.types.is_floating):
+            found.append(list(columns))
+    return [list(dict.fromkeys(columns)) for columns in zip(*found, strict=True)]

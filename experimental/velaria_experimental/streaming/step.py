@@ -23,19 +23,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from velaria_core.changes import DIFF_FIELD, with_diff
+from velaria_core.contract.modes import OutputMode
 from velaria_core.errors import StateError, VelariaError
 from velaria_core.execution.duck import Engine, Settings
+from velaria_core.execution.placing import Offer
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps import Changes, Moment, Step, compile_steps
+from velaria_core.execution.steps.base import some
 from velaria_core.execution.steps.placed import PlacedStep
+from velaria_core.logical.expr import columns_of
 from velaria_core.logical.node import Node
+from velaria_core.logical.operators import Aggregate, Filter, Project
 from velaria_core.logical.serialize import dumps
 from velaria_core.types import quoted
 from velaria_experimental.actors.line import Answers, Line
 from velaria_experimental.observe.spans import Span, Spans, Stage
 from velaria_experimental.payload.tables import encoded, opened
 from velaria_experimental.plans.inputs import input_scan
-from velaria_experimental.wire.codec import schema_bytes
+from velaria_experimental.streaming.messages import barrier_message, input_message
 from velaria_experimental.wire.v1 import runtime_pb2 as pb
 
 if TYPE_CHECKING:
@@ -45,70 +50,128 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS: Final = 600.0  # an epoch's work; a worker that dies is known at once
 _SPANS_MAX: Final = 10_000
 _STEPS: Final = count(1)
+# A barrier of a worker, and the rows of each input that came before it; NULL for none.
+_SENT: Final = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("worker", pa.int32()),
+        ("first", pa.bool_()),
+        ("now_ms", pa.int64()),
+        ("late_before_us", pa.int64()),
+        ("watermark_us", pa.int64()),
+        ("rows", pa.list_(pa.binary())),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A step as workers will compile it; `rows` are the columns that it is sent, with the diff where they have one."""
+    """A step as workers will compile it; `rows` are the columns that it is sent of each input, with the diff where they
+    have one."""
 
     plan: str
-    rows: pa.Schema
+    rows: tuple[pa.Schema, ...]
     schema: pa.Schema
     append_only: bool
     is_net: bool
     impl: str
 
 
-def compiled(run: Sequence[Node], below: Step, columns: Sequence[str]) -> Compiled:
-    """What a worker makes of a node and the linear ones below it, over these columns; 20 ms.
+def compiled(offer: Offer, cuts: Sequence[Sequence[str]]) -> Compiled:
+    """What a worker makes of what is offered, over the columns that it reads or is cut by; 20 ms.
 
     Raises:
         VelariaError: it cannot be sent.
     """
-    schema = pa.schema([below.schema.field(name) for name in columns])
-    scan = input_scan(1, schema)
-    node: Node = scan
-    for operator in reversed(run):
-        node = operator.over([node])
+    scans, rows, streams, bounds = [], [], {}, {}
+    for number, (below, by) in enumerate(zip(offer.below, cuts, strict=True), 1):
+        names = dict.fromkeys([*_columns_read(offer.run, below), *by])
+        schema = pa.schema([below.schema.field(name) for name in names])
+        scan = input_scan(number, schema)
+        scans.append(scan)
+        rows.append(schema if below.append_only else schema.append(DIFF_FIELD))
+        streams[id(scan.relation)] = below.append_only
+        bounds[id(scan.relation)] = {name: bound for name, bound in below.times.items() if name in names}
+    nodes: list[Node] = list(scans)
+    for operator in reversed(offer.run):
+        nodes = [operator.over(nodes)]
+    (node,) = nodes
     engine = Engine(Settings(threads=1))
     try:
         store = Store(engine)
-        flow = compile_steps(node, store, engine, {id(scan.relation): below.append_only})
+        flow = compile_steps(node, store, engine, streams, offer.output, bounds=bounds)
         last = flow.steps[-1]
-        rows = schema if below.append_only else schema.append(DIFF_FIELD)
-        made = Compiled(dumps(node), rows, flow.schema, last.append_only, last.is_net, last.impl)
+        made = Compiled(dumps(node), tuple(rows), flow.schema, last.append_only, last.is_net, last.impl)
         store.close()
         return made
     finally:
         engine.close()
 
 
+def _columns_read(run: Sequence[Node], below: Step) -> list[str]:
+    """Columns below that the nodes read, where projections or groupings say so; the others need not travel."""
+    read: set[str] = set()
+    for node in reversed(run):
+        match node:
+            case Filter():
+                read.update(columns_of(node.predicate))
+                continue
+            case Project():
+                read.update(name for _, tree in node.named for name in columns_of(tree))
+            case Aggregate():
+                read.update(name for _, tree in (*node.keys, *node.metrics) for name in columns_of(tree))
+            case _:
+                break
+        return [name for name in below.schema.names if name in read]
+    return list(below.schema.names)
+
+
+class _Cut:
+    """Cuts the rows of one input into those of each worker."""
+
+    def __init__(self, store: Store, below: Step, by: Sequence[str], rows: pa.Schema, workers: int) -> None:
+        self._feed = store.feed(pa.schema([below.schema.field(column) for column in by]))
+        self._by, self._rows, self._workers, self._below = list(by), rows, workers, below
+        hashed = f"CAST(hash({', '.join(map(quoted, by))}) % {workers:d} AS INTEGER)"
+        self._part = store.prepare(f"SELECT {hashed} AS part FROM {self._feed.name}")
+
+    def of(self, given: Changes) -> list[Changes]:
+        """The rows of each worker, in their order; None for none."""
+        if given is None:
+            return [None] * self._workers
+        self._feed.table = given.select(self._by)
+        parts = self._part().column(0).to_numpy()
+        order = np.argsort(parts, kind="stable")
+        ends = np.searchsorted(parts[order], np.arange(self._workers + 1))
+        signed = given if self._below.append_only else with_diff(given)
+        rows = pc.take(signed.select(self._rows.names), pa.array(order))
+        return [some(rows.slice(int(low), int(high - low))) for low, high in pairwise(ends)]
+
+
 class RemoteStep(PlacedStep):
-    """A keyed step at work in several processes.
+    """A keyed step or a join at work in several processes.
 
     Args:
-        by: columns of the rows below by whose hash they are cut.
+        cuts: for each input the columns by whose hash its rows are cut.
 
     Attributes:
         spans: what the last epochs took in each stage, here and in the workers.
     """
 
-    def __init__(
-        self, placement: ActorPlacement, store: Store, name: str, found: Compiled, by: Sequence[str], below: Step
-    ) -> None:
-        super().__init__(found.schema, found.append_only, [below])
+    def __init__(self, placement: ActorPlacement, offer: Offer, found: Compiled, cuts: Sequence[Sequence[str]]) -> None:
+        super().__init__(found.schema, found.append_only, offer.below)
+        store = offer.store
         self.impl_reason = f"{placement.workers} processes keep the state of their keys, each with step {found.impl}"
-        self._placement, self._found, self._below, self.name = placement, found, below, name
+        self._placement, self._offer, self._found, self.name = placement, offer, found, offer.name
         self._net = found.is_net
         self._cursor = store.cursor
-        feed = store.feed(pa.schema([below.schema.field(column) for column in by]))
-        self._feed, self._by = feed, list(by)
-        hashed = f"CAST(hash({', '.join(map(quoted, by))}) % {placement.workers:d} AS INTEGER)"
-        self._part = store.prepare(f"SELECT {hashed} AS part FROM {feed.name}")
-        self._sent = ""
-        if store.durable:
-            columns = [("number", pa.int64()), ("worker", pa.int32()), ("first", pa.bool_()), ("now_ms", pa.int64())]
-            self._sent = store.table(f"{name}_sent", pa.schema([*columns, ("rows", pa.binary())]))
+        self._cuts = [
+            _Cut(store, below, by, rows, placement.workers)
+            for below, by, rows in zip(offer.below, cuts, found.rows, strict=True)
+        ]
+        self._sent = store.table(f"{offer.name}_barriers", _SENT) if store.durable else ""
+        self._follows_time = any(below.times for below in offer.below)
+        self._watermark_us: int | None = None  # that the workers were told last; None where that is not known
         self._hub: Hub | None = None
         self._number = self._settled = 0  # the last barrier, and the last that was told to be durable
         self._durable = 0  # the last that all workers have made so
@@ -122,8 +185,9 @@ class RemoteStep(PlacedStep):
         return self._net
 
     def step(self, changes: Sequence[Changes], at: Moment) -> Changes:
-        (given,) = changes
-        if given is None:
+        self.late_dropped_rows = 0
+        moves = self._follows_time and at.watermark_us != self._watermark_us
+        if not moves and all(given is None for given in changes):
             return None
         hub = self._opened()
         spans, what = self.spans, f"{self.name}/{self._number + 1}"
@@ -131,7 +195,7 @@ class RemoteStep(PlacedStep):
             self._collect()
         self._number += 1
         with spans.measured(Stage.SPLIT, what):
-            parts = self._cut(given)
+            parts = list(zip(*(cut.of(given) for cut, given in zip(self._cuts, changes, strict=True)), strict=True))
         if self._sent:
             with spans.measured(Stage.SERIALISE, what):
                 self._log(parts, at)
@@ -143,9 +207,11 @@ class RemoteStep(PlacedStep):
                 answer = asked.next(_ANSWER_SECONDS)
             with spans.measured(Stage.MERGE, what):
                 made = self._taken(line, answer)
+            self.late_dropped_rows += answer.result.late_dropped_rows
             spans.spans += [Span.of(span) for span in answer.result.spans]
             if made is not None and made.num_rows:
                 tables.append(made)
+        self._watermark_us = at.watermark_us
         del spans.spans[:-_SPANS_MAX]
         hub.release(f"q{self._id}.{self._number}.")
         return pa.concat_tables(tables) if tables else None
@@ -156,11 +222,16 @@ class RemoteStep(PlacedStep):
             self._settled = self._number
 
     def rolled_back(self) -> None:
+        self._watermark_us = None
         if self._hub is None:
             return
         if self._number > self._settled:
             self._settle(self._hub, ok=False)
             self._number = self._settled
+
+    def due(self, watermark_us: int | None, now_ms: int) -> bool:
+        del now_ms
+        return self._follows_time and self._hub is not None and watermark_us != self._watermark_us
 
     def state_rows(self) -> int:
         return self._kept[0]
@@ -170,24 +241,15 @@ class RemoteStep(PlacedStep):
 
     # --- rows -----------------------------------------------------------------------------------------------
 
-    def _cut(self, given: pa.Table) -> list[pa.Table]:
-        """The rows of each worker, in their order."""
-        self._feed.table = given.select(self._by)
-        parts = self._part().column(0).to_numpy()
-        order = np.argsort(parts, kind="stable")
-        ends = np.searchsorted(parts[order], np.arange(self._placement.workers + 1))
-        signed = given if self._below.append_only else with_diff(given)
-        rows = pc.take(signed.select(self._found.rows.names), pa.array(order))
-        return [rows.slice(int(low), int(high - low)) for low, high in pairwise(ends)]
-
-    def _barrier(self, hub: Hub, worker: int, number: int, rows: pa.Table | None, at: Moment) -> Answers:
+    def _barrier(self, hub: Hub, worker: int, number: int, rows: Sequence[Changes], at: Moment) -> Answers:
         line = hub.lines[worker]
-        barrier = pb.Barrier(step=self.name, number=number, first=at.first, now_ms=at.now_ms)
-        if rows is not None and rows.num_rows:
-            told, data = hub.placing.place(f"q{self._id}/{number}/{worker}", rows)
-            if data is not None:
-                line.send_payload(told.payload_id, data)
-            barrier.rows.CopyFrom(told)
+        barrier = barrier_message(self.name, number, at)
+        for part, table in enumerate(rows):
+            if table is not None:
+                told, data = hub.placing.place(f"q{self._id}/{number}/{worker}/{part}", table, part)
+                if data is not None:
+                    line.send_payload(told.payload_id, data)
+                barrier.rows.append(told)
         return line.ask(line.writer.frame(barrier=barrier))
 
     def _taken(self, line: Line, frame: pb.Frame) -> Changes:
@@ -200,13 +262,14 @@ class RemoteStep(PlacedStep):
 
     # --- state ----------------------------------------------------------------------------------------------
 
-    def _log(self, parts: Sequence[pa.Table], at: Moment) -> None:
+    def _log(self, parts: Sequence[Sequence[Changes]], at: Moment) -> None:
         """Write what is sent to the query's state, and remove what every worker has made durable."""
         self._cursor.rows(f"DELETE FROM {self._sent} WHERE number <= $1", [self._durable])
         for worker, rows in enumerate(parts):
-            if rows.num_rows:
-                values = [self._number, worker, at.first, at.now_ms, encoded(rows)]
-                self._cursor.rows(f"INSERT INTO {self._sent} VALUES ($1, $2, $3, $4, $5)", values)
+            if self._follows_time or any(table is not None for table in rows):
+                data = [None if table is None else encoded(table) for table in rows]
+                values = [self._number, worker, at.first, at.now_ms, at.late_before_us, at.watermark_us, data]
+                self._cursor.rows(f"INSERT INTO {self._sent} VALUES ($1, $2, $3, $4, $5, $6, $7)", values)
 
     def _settle(self, hub: Hub, *, ok: bool) -> None:
         settle = pb.Settle(step=self.name, number=self._number if ok else self._settled, ok=ok)
@@ -232,15 +295,19 @@ class RemoteStep(PlacedStep):
         """The workers, with this step in them, at the barrier that the query's state is at."""
         if self._hub is not None:
             return self._hub
+        states = [self._placement.state_file(self.name, worker) for worker in range(self._placement.workers)]
         hub = self._placement.hub()
         last = self._last_sent()
         behind = []
-        for worker, line in enumerate(hub.lines):
+        for state, line in zip(states, hub.lines, strict=True):
             place = pb.Place(
                 plan=self._found.plan,
-                schema=schema_bytes(self._found.rows),
-                append_only=self._below.append_only,
-                state=self._placement.state_file(self.name, worker),
+                inputs=[
+                    input_message(rows, below.times, append_only=below.append_only)
+                    for rows, below in zip(self._found.rows, self.inputs, strict=True)
+                ],
+                append=self._offer.output is OutputMode.APPEND,
+                state=state,
                 step=self.name,
             )
             with line.ask(line.writer.frame(place=place)) as asked:
@@ -273,11 +340,11 @@ class RemoteStep(PlacedStep):
     def _replay(self, hub: Hub, behind: Sequence[int]) -> None:
         """Send again what workers lack; what they answer was told before the crash."""
         for worker, line in enumerate(hub.lines):
-            lacks = f"SELECT number, first, now_ms, rows FROM {self._sent} WHERE worker = $1 AND number > $2"
-            rows = self._cursor.rows(f"{lacks} ORDER BY number", [worker, behind[worker]])
-            for number, first, now_ms, data in rows:
-                table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
-                with self._barrier(hub, worker, number, table, Moment(first, now_ms=now_ms)) as asked:
+            lacks = f"FROM {self._sent} WHERE worker = $1 AND number > $2 ORDER BY number"
+            columns = "number, first, late_before_us, watermark_us, now_ms, rows"
+            for number, *at, rows in self._cursor.rows(f"SELECT {columns} {lacks}", [worker, behind[worker]]):
+                tables = [None if data is None else pa.ipc.open_stream(pa.py_buffer(data)).read_all() for data in rows]
+                with self._barrier(hub, worker, number, tables, Moment(*at)) as asked:
                     self._taken(line, asked.next(_ANSWER_SECONDS))
             hub.release(f"q{self._id}.")
         self._settle(hub, ok=True)

@@ -17,6 +17,7 @@ from sqlglot import exp
 from velaria_core.contract.modes import OutputMode
 from velaria_core.errors import InputError
 from velaria_core.execution.duck import Engine
+from velaria_core.execution.placing import Offer
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.applied import AppliedStep, ReappliedStep
 from velaria_core.execution.steps.base import RESERVED, Step
@@ -73,6 +74,7 @@ def compile_steps(
     output: OutputMode = OutputMode.UPDATE,
     workers: Workers | None = None,
     placement: Placement | None = None,
+    bounds: Mapping[int, Times] | None = None,
 ) -> Dataflow:
     """The incremental form of a plan.
 
@@ -83,6 +85,8 @@ def compile_steps(
             it closes a column of theirs.
         workers: who runs parts of the steps that can be split; None where one thread runs all.
         placement: who outside of the kernel may run steps; None for nobody.
+        bounds: for relations of which event times were read before, by identity, the columns that these bound; whoever
+            gives their rows tells the watermark too.
     """
     steps: list[Step] = []
     sources: dict[int, SourceStep] = {}
@@ -91,7 +95,9 @@ def compile_steps(
     numbers = count(1)
     uses: Counter[int] = Counter(id(child) for node in root.walk() for child in node.inputs)
 
-    known: dict[int, Times] = {}
+    told = bounds or {}
+    scans = [node for node in root.walk() if isinstance(node, Scan)]
+    known = {id(scan): told[id(scan.relation)] for scan in scans if id(scan.relation) in told}
 
     def times(node: Node) -> Times:
         if id(node) not in known:
@@ -169,23 +175,24 @@ def compile_steps(
                 return RefreshStep(engine, store, name, node)
             case Bilinear():
                 assert isinstance(node, Join)
-                return BilinearStep(store, name, node, [built(child) for child in node.inputs])
+                placed = elsewhere(node, name, tuple(zip(*node.equalities(), strict=True)))
+                return placed or BilinearStep(store, name, node, [built(child) for child in node.inputs])
             case Applied():
                 assert isinstance(node, ApplyInBatches)
                 below = built(node.input)
                 return (AppliedStep if below.append_only else ReappliedStep)(store, name, node, below)
-            case Keyed() if (placed := elsewhere(node, name, shape)) is not None:
-                return placed
             case Keyed(partials=Partials() as partials) if (merging := merged(node, name, partials)) is not None:
                 return merging
+            case Keyed() if isinstance(node, SessionWindow):
+                return SessionStep(store, name, node, built(node.input))
+            case Keyed(by) if (placed := elsewhere(node, name, by)) is not None:
+                return placed
             case Keyed(partials=Partials() as partials) if (folding := folded(node, name, partials)) is not None:
                 return folding
             case Keyed(states=States() as states) if (
                 merging := states_step(store, name, node, states, built(node.inputs[0]))
             ) is not None:
                 return merging
-            case Keyed() if isinstance(node, SessionWindow):
-                return SessionStep(store, name, node, built(node.input))
             case Keyed(by):
                 return keyed_step(store, name, node, by, [()] * len(by), [built(child) for child in node.inputs])
             case _:
@@ -198,18 +205,17 @@ def compile_steps(
                     return NearestToEachStep(store, name, node, steps_below)
                 return keyed_step(store, name, node, [()] * len(inputs), orders, steps_below)
 
-    def elsewhere(node: Node, name: str, shape: Keyed) -> Step | None:
-        """The step of a node that is run outside of the kernel."""
-        if placement is None or len(node.inputs) != 1 or not shape.by[0] or times(node):
-            return None
-        if any(horizon is not None for horizon in node.horizons(*(times(child) for child in node.inputs))):
+    def elsewhere(node: Node, name: str, by: Sequence[Sequence[str]]) -> Step | None:
+        """The step of a node that is run outside of the kernel. Beside rows that do not change little is kept."""
+        if placement is None or not by or not all(by) or any(times(child) is STATIC for child in node.inputs):
             return None
         run = [node]
-        while _continues(run[-1], uses):
+        while len(node.inputs) == 1 and _continues(run[-1], uses):
             run.append(run[-1].inputs[0])
-        below = built(run[-1].inputs[0])
         linear = [operator for operator in run[1:] if not operator.reorders_only]
-        return placement.placed(store, name, [node, *linear], below)
+        below = [built(child) for child in run[-1].inputs]
+        to = OutputMode.APPEND if id(node) in closes else OutputMode.UPDATE
+        return placement.placed(Offer(store, name, [node, *linear], by, below, to))
 
     def merged(node: Node, name: str, partials: Partials) -> Step | None:
         """The step of an aggregate of sessions by partials, where that is what the node is."""

@@ -84,7 +84,8 @@ class Dataflow:
         """The changes of the result that follow from rows given to the sources, by the identity of their relation.
 
         Args:
-            at: the epoch's place in time; its event times are filled in here.
+            at: the epoch's place in time; its event times are filled in here, but where it has a watermark already, as
+                another dataflow has read the times.
             ended: the relations whose source gives no more rows.
         """
         for key, table in given.items():
@@ -93,10 +94,12 @@ class Dataflow:
         times: list[int] = []
         rows: list[int] = []
         ends = self._tracker.ends(frozenset(ended))
-        before = self._tracker.watermark_us
-        at = replace(at, late_before_us=before, watermark_us=END if ends else before)
+        told_us = at.watermark_us
+        if told_us is None:
+            before = self._tracker.watermark_us
+            at = replace(at, late_before_us=before, watermark_us=END if ends else before)
         self._run(self._parts[0], made, at, times, rows)
-        at = replace(at, watermark_us=self._tracker.advance(at.now_ms, ends))
+        at = replace(at, watermark_us=self._tracker.advance(at.now_ms, ends, told_us))
         self._run(self._parts[1], made, at, times, rows)
         self._open.append(Measured(tuple(times), tuple(rows)))
         return made[id(self.steps[-1])]

@@ -221,7 +221,7 @@ class Ack(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., task: _Optional[_Union[TaskKey, _Mapping]] = ..., ok: _Optional[bool] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., workers: _Optional[int] = ..., number: _Optional[int] = ..., state_rows: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("job_id", "task", "ok", "status", "state", "output_rows", "result_location", "payloads", "error", "spans", "missing", "summary")
+    __slots__ = ("job_id", "task", "ok", "status", "state", "output_rows", "result_location", "payloads", "error", "spans", "missing", "summary", "late_dropped_rows")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,7 @@ class Result(_message.Message):
     SPANS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    LATE_DROPPED_ROWS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task: TaskKey
     ok: bool
@@ -246,7 +247,8 @@ class Result(_message.Message):
     spans: _containers.RepeatedCompositeFieldContainer[Span]
     missing: _containers.RepeatedScalarFieldContainer[str]
     summary: str
-    def __init__(self, job_id: _Optional[str] = ..., task: _Optional[_Union[TaskKey, _Mapping]] = ..., ok: _Optional[bool] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., output_rows: _Optional[int] = ..., result_location: _Optional[str] = ..., payloads: _Optional[_Iterable[_Union[Payload, _Mapping]]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., summary: _Optional[str] = ...) -> None: ...
+    late_dropped_rows: int
+    def __init__(self, job_id: _Optional[str] = ..., task: _Optional[_Union[TaskKey, _Mapping]] = ..., ok: _Optional[bool] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., output_rows: _Optional[int] = ..., result_location: _Optional[str] = ..., payloads: _Optional[_Iterable[_Union[Payload, _Mapping]]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., summary: _Optional[str] = ..., late_dropped_rows: _Optional[int] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("stage", "node_id", "what", "start_us", "duration_us", "bytes")
@@ -301,32 +303,56 @@ class Snapshot(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class Place(_message.Message):
-    __slots__ = ("plan", "schema", "append_only", "state", "step")
+    __slots__ = ("plan", "state", "step", "inputs", "append")
     PLAN_FIELD_NUMBER: _ClassVar[int]
-    SCHEMA_FIELD_NUMBER: _ClassVar[int]
-    APPEND_ONLY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    APPEND_FIELD_NUMBER: _ClassVar[int]
     plan: str
-    schema: bytes
-    append_only: bool
     state: str
     step: str
-    def __init__(self, plan: _Optional[str] = ..., schema: _Optional[bytes] = ..., append_only: _Optional[bool] = ..., state: _Optional[str] = ..., step: _Optional[str] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[StepInput]
+    append: bool
+    def __init__(self, plan: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[StepInput, _Mapping]]] = ..., append: _Optional[bool] = ...) -> None: ...
+
+class StepInput(_message.Message):
+    __slots__ = ("schema", "append_only", "times")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ONLY_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
+    schema: bytes
+    append_only: bool
+    times: _containers.RepeatedCompositeFieldContainer[TimeBound]
+    def __init__(self, schema: _Optional[bytes] = ..., append_only: _Optional[bool] = ..., times: _Optional[_Iterable[_Union[TimeBound, _Mapping]]] = ...) -> None: ...
+
+class TimeBound(_message.Message):
+    __slots__ = ("column", "kind", "span_us")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SPAN_US_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    kind: str
+    span_us: int
+    def __init__(self, column: _Optional[str] = ..., kind: _Optional[str] = ..., span_us: _Optional[int] = ...) -> None: ...
 
 class Barrier(_message.Message):
-    __slots__ = ("number", "rows", "first", "now_ms", "step")
+    __slots__ = ("number", "rows", "first", "now_ms", "step", "late_before_us", "watermark_us")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     NOW_MS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    LATE_BEFORE_US_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_US_FIELD_NUMBER: _ClassVar[int]
     number: int
-    rows: Payload
+    rows: _containers.RepeatedCompositeFieldContainer[Payload]
     first: bool
     now_ms: int
     step: str
-    def __init__(self, number: _Optional[int] = ..., rows: _Optional[_Union[Payload, _Mapping]] = ..., first: _Optional[bool] = ..., now_ms: _Optional[int] = ..., step: _Optional[str] = ...) -> None: ...
+    late_before_us: int
+    watermark_us: int
+    def __init__(self, number: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[Payload, _Mapping]]] = ..., first: _Optional[bool] = ..., now_ms: _Optional[int] = ..., step: _Optional[str] = ..., late_before_us: _Optional[int] = ..., watermark_us: _Optional[int] = ...) -> None: ...
 
 class Settle(_message.Message):
     __slots__ = ("number", "ok", "step")
