@@ -58,6 +58,8 @@ QUERIES = {
     "full join": "SELECT ts, k, v, w FROM events FULL JOIN names ON k = id AND ts = due",
     "join of what goes": "SELECT k, n, w FROM (SELECT k, count(*) AS n FROM events GROUP BY k) JOIN names ON k = id",
     "except": "SELECT k, v FROM events EXCEPT SELECT id, w FROM names",
+    "intersect": "SELECT k, v FROM events INTERSECT SELECT id, w FROM names",
+    "distinct": "SELECT DISTINCT k, v FROM events",
     "aggregate of a join": f"SELECT k, sum(v * w) AS s {PAIRS} GROUP BY k",
 }
 COMES_AND_GOES = ("tumbling", "sliding", "states", "join", "left join", "full join", "except", "aggregate of a join")
