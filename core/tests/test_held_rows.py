@@ -65,7 +65,7 @@ def test_rows_are_found_by_the_hash_of_their_key_and_by_their_time(spread: int) 
     def hashes(keys: Sequence[int]) -> np.ndarray[Any, Any]:
         return np.array([key * spread % 2**64 + key for key in keys], np.uint64)
 
-    @examples(25)
+    @examples(12)
     @given(ACTIONS)
     def holds(actions: list[tuple[str, list[tuple[int, str | None]]]]) -> None:
         rows, model, durable = HeldRows(nested), list[tuple[int, str | None]](), list[tuple[int, str | None]]()

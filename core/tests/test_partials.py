@@ -105,7 +105,7 @@ def test_every_call_is_exact(engine: Engine, append_only: bool) -> None:
     """Any keys, any calls over one column: what the epochs add up to is the batch result, and of its types."""
     keyable = [name for name, kind in COLUMNS.items() if kind is not Kind.LIST]
 
-    @examples(20)
+    @examples(12)
     @given(st.data(), histories(COLUMNS, max_changes=16))
     def holds(data: st.DataObject, history: list[Epoch]) -> None:
         if append_only:

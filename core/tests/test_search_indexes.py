@@ -554,8 +554,7 @@ def shown(session: DataflowSession) -> list[tuple[Any, ...]]:
     return [(row["method"], row["metric"], row["recall"]) for row in rows]
 
 
-@pytest.mark.parametrize("method", ["ivf", "hnsw"])
-@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize(("method", "metric"), [("ivf", "cosine"), ("hnsw", "dot"), ("hnsw", "l2")])
 @pytest.mark.usefixtures("faiss")
 def test_an_approximate_index_is_used_for_its_metric(tmp_path: Path, method: str, metric: str) -> None:
     path = tmp_path / "s.db"

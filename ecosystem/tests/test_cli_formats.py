@@ -240,9 +240,8 @@ def test_colours_are_for_terminals_that_want_them(run: Run) -> None:
     assert run("sql", "SELEC", env={"FORCE_COLOR": "1"}).errors.startswith("\x1b[1;31m")
 
 
-@pytest.mark.parametrize("form", ["table", "csv"])
-def test_a_progress_bar_is_for_terminals(form: str) -> None:
-    arguments = ("sql", ENDLESS, "--format", form)
+def test_a_progress_bar_is_for_terminals() -> None:
+    arguments = ("sql", ENDLESS)
     code, shown = on_a_terminal(*arguments, stop_at=b" s")
     assert code == 130
     assert re.match(r"\r(running|\[[# ]{30}\] +\d+%)  \d+\.\d s", shown)
