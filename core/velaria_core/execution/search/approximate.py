@@ -5,10 +5,10 @@ row that never was a candidate can be missing. How often that is, is measured wh
 for their nearest others, and the effort is raised until the answers hold `target` of the exact ones. Where the last
 effort does not reach it the index is kept, told, and not used.
 
-`ivf` groups vectors around centres (Jegou et al., Product Quantization, PAMI 2011) and keeps 8 bits a number, so four
-times as many candidates are scored as are asked for; `hnsw` links each with near ones (Malkov and Yashunin, 2016) and
-keeps 16, which put the candidates in their order but for the last. They cannot be filtered without losing recall, so a
-search with other rows left out is exact.
+`ivf` groups vectors around centres (Jegou et al., Product Quantization, PAMI 2011), of which few rows are near, so four
+times as many candidates are scored as are asked for; `hnsw` links each with near ones (Malkov and Yashunin, 2016), and
+what it finds is in its order but for the last. Both keep 8 bits a number. They cannot be filtered without losing
+recall, so a search with other rows left out is exact.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from velaria_core.execution.vectors import Rows
 K_MAX: Final = 20  # rows that are asked for
 _MEASURED: Final = 12  # the nearest of these are what recall is of; those beyond are asked for to see ties
 _CANDIDATES: Final = {"ivf": 4, "hnsw": 2}  # for each row that is asked for; some may be apart since
-_SCORED: Final = {"ivf": 4.0, "hnsw": 1.1}  # of which so many have to be scored
+_SCORED: Final = {"ivf": 4.0, "hnsw": 1.25}  # of which so many have to be scored
 _SAMPLE: Final = 200
 _TRAINED: Final = 64  # vectors for each centre
 _AT_ONCE: Final = 1 << 22  # numbers that are added together
@@ -95,7 +95,7 @@ class Approximate:
         groups = max(1, min(int(4 * count**0.5), count // _TRAINED))
         made = faiss.index_factory(
             d,
-            f"IVF{groups},SQ8" if kind == "ivf" else "HNSW32,SQfp16",
+            f"IVF{groups},SQ8" if kind == "ivf" else "HNSW32,SQ8",
             faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT,
         )
         some = np.random.default_rng(1).choice(count, min(count, max(_TRAINED * groups, 10_000)), replace=False)
@@ -143,8 +143,12 @@ class Approximate:
         effort = self.effort if self.kind == "ivf" else max(self.effort, count)
         _, places = self._index.search(asked, count, params=_parameters(self.kind, effort))
         rows = _rows_at(places, len(vectors))
-        there = (rows >= 0) & ~np.isnan(vectors.norms[rows])
-        rows[~there | (np.cumsum(there, axis=1) > _SCORED[self.kind] * k)] = -1
+        scored = math.ceil(_SCORED[self.kind] * k)
+        if len(vectors.apart):
+            there = (rows >= 0) & ~np.isnan(vectors.norms[rows])
+            rows[~there | (np.cumsum(there, axis=1) > scored)] = -1
+        else:
+            rows = rows[:, :scored]
         return ordered(vectors, asked, self.metric, k, rows)
 
     def content(self) -> bytes:
@@ -182,20 +186,15 @@ def _left_out(count: int) -> Rows:
 
 
 @lru_cache(maxsize=16)
-def _before_them(count: int) -> Rows:
-    """How many of the others come before each of those that are added last."""
+def _added(count: int) -> npt.NDArray[np.int32]:
+    """So many rows in the order in which they are added; -1 at last."""
     sample = _left_out(count)
-    return sample - np.arange(len(sample))
+    return np.concatenate([np.delete(np.arange(count), sample), sample, [-1]]).astype(np.int32)
 
 
 def _rows_at(places: Rows, count: int) -> Rows:
     """The rows that were added at these places; -1 stays."""
-    sample = _left_out(count)
-    rest = count - len(sample)
-    rows = places + np.searchsorted(_before_them(count), places, side="right")
-    late = places >= rest
-    rows[late] = sample[places[late] - rest]
-    return rows
+    return _added(count)[places].astype(np.int64)
 
 
 def is_installed() -> bool:
