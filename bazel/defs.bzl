@@ -5,30 +5,33 @@ load("@rules_python//python:defs.bzl", "py_binary", "py_test")
 def _is_test(src):
     return src.split("/")[-1].startswith("test_")
 
-def pytest_suite(name, srcs, deps, data = [], size = "medium", shard_count = {}, **kwargs):
-    """One test target for each test file, and a `test_suite` of them all.
+def pytest_suite(name, srcs, deps, data = [], size = "medium", shard_count = {}, together = {}, **kwargs):
+    """A test target for each test file, or for several that are short, and a `test_suite` of them all.
 
     Args:
       name: name of the suite.
       srcs: test files, `test_*.py`; the others (conftest.py, helpers) are given to every test.
       deps: what the tests import. pytest itself need not be named.
       data: files that the tests read.
-      size: time that one file may take; "medium" is five minutes.
-      shard_count: test file -> number of parts that run in parallel.
+      size: time that one target may take; "medium" is five minutes.
+      shard_count: target -> number of parts that run in parallel.
+      together: target -> its test files. A process of its own takes two seconds to start, longer than many files last.
       **kwargs: passed to every test (env, tags, timeout...).
     """
     shared = [src for src in srcs if not _is_test(src)]
-    tests = {src[:-len(".py")]: src for src in srcs if _is_test(src)}
-    for test, src in tests.items():
+    grouped = [src for files in together.values() for src in files]
+    alone = {src[:-len(".py")]: [src] for src in srcs if _is_test(src) and src not in grouped}
+    tests = dict(alone, **together)
+    for test, files in tests.items():
         py_test(
             name = test,
             size = size,
-            srcs = [src, "//bazel:pytest_main.py"] + shared,
-            args = ["$(rootpath %s)" % src],
+            srcs = files + ["//bazel:pytest_main.py"] + shared,
+            args = ["$(rootpath %s)" % src for src in files],
             data = data + ["//:pytest.ini"],
             legacy_create_init = 0,
             main = "//bazel:pytest_main.py",
-            shard_count = shard_count.get(src),
+            shard_count = shard_count.get(test),
             deps = deps + ["@pypi//pytest"],
             **kwargs
         )

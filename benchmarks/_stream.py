@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ import pyarrow.parquet as pq
 EPOCH_ROWS = 65_536
 WINDOW_MS = 10_000
 SLIDE_MS = 2_000
-_MEASURED_S = 2.0
 
 Rows = Mapping[str, pa.Table]
 
@@ -155,8 +153,7 @@ def contestant(run: Callable[[Workload, Path, Path, Answer], None]) -> None:
     """The main program of a contestant: `PROGRAM QUERY FOLDER SCRATCH`; prints what was measured as JSON.
 
     `run` is called with the workload, the folder of the tables, one for files of its own, and where the answer goes:
-    on the few rows in FOLDER/warm, then for the measure, and once more for the answer. A run that is over in a moment
-    is measured again until two seconds are spent, and the shortest counts: three tenths of a second say too little.
+    on the few rows in FOLDER/warm, then for the measure, and once more for the answer.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("query", choices=WORKLOADS)
@@ -165,15 +162,11 @@ def contestant(run: Callable[[Workload, Path, Path, Answer], None]) -> None:
     given = parser.parse_args()
     workload = WORKLOADS[given.query]
     run(workload, given.folder / "warm", given.scratch / "warm", Answer(kept=True))
-    spent_s, seconds = 0.0, math.inf
-    while spent_s < _MEASURED_S:
-        this = Answer(kept=False)
-        began_cpu, began = _cpu_s(), perf_counter()
-        run(workload, given.folder, given.scratch / f"run-{spent_s}", this)
-        took_s = (this.last_s or perf_counter()) - (this.first_s or began)
-        spent_s += perf_counter() - began
-        if took_s < seconds:
-            seconds, answer, cpu_s = took_s, this, _cpu_s() - began_cpu
+    answer = Answer(kept=False)
+    began_cpu, began = _cpu_s(), perf_counter()
+    run(workload, given.folder, given.scratch / "run", answer)
+    seconds = (answer.last_s or perf_counter()) - (answer.first_s or began)
+    cpu_s = _cpu_s() - began_cpu
     peak_mb = _peak_mb()
     again = Answer(kept=True)
     run(workload, given.folder, given.scratch / "again", again)

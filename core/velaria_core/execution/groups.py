@@ -65,6 +65,7 @@ class Groups:
 
     Attributes:
         counts: (m,) how many rows each group has.
+        extents: the least and the greatest value of each column.
     """
 
     def __init__(self, keys: Sequence[Vector]) -> None:
@@ -73,6 +74,7 @@ class Groups:
         Raises:
             OverflowError: the keys are too many and too far apart for a code of 63 bits.
         """
+        self.extents: list[tuple[int, int]] = []
         self._digits: list[_Digit] = []
         self._span = 1
         self._codes: Rows
@@ -94,6 +96,7 @@ class Groups:
         if valid is not None:
             data = np.where(valid, data, data[valid.argmax()])
         low, high = int(data.min()), int(data.max())
+        self.extents.append((low, high))
         base, span, stride, ranked = low, high - low + 1, 1, None
         if max(high, -low) <= _CODES_MAX:
             data = data.astype(np.int64, copy=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,28 @@ FARTHEST: Final = 1 << 61  # sums and differences of two times fit
 # --- times as numbers -------------------------------------------------------------------------------------------
 
 
+class ReadTimes(NamedTuple):
+    """The times of rows.
+
+    Attributes:
+        micros: microseconds since 1970 in UTC.
+        valid: which rows have one; None where all have. What is no time at all counts as none.
+        low, high: the least and the greatest of `micros`, of rows without a time too; of no rows END and -END.
+    """
+
+    micros: Micros
+    valid: Mask | None
+    low: int
+    high: int
+
+    @property
+    def known(self) -> Micros:
+        """The times of the rows that have one."""
+        return self.micros if self.valid is None else self.micros[self.valid]
+
+
 class TimeColumn:
-    """Reads a column of times as microseconds since 1970 in UTC."""
+    """Reads a column of times."""
 
     def __init__(self, store: Store, schema: pa.Schema, name: str, kind: TimeKind) -> None:
         self._name, self._kind = name, kind
@@ -43,8 +63,8 @@ class TimeColumn:
             text = f"CAST({quoted(name)} AS VARCHAR)"
             self._parse = store.prepare(f"SELECT epoch_us(TRY_CAST({text} AS TIMESTAMP)) AS us FROM {self._feed.name}")
 
-    def of(self, table: pa.Table) -> tuple[Micros, Mask | None]:
-        """The times of these rows and, where some have none, which do; what is no time at all counts as none."""
+    def of(self, table: pa.Table) -> ReadTimes:
+        """The times of these rows."""
         if self._kind is TimeKind.TEXT:
             self._feed.table = table.select([self._name])
             column = self._parse().column(0)
@@ -56,11 +76,15 @@ class TimeColumn:
                 column = column.cast(pa.int64(), safe=False)
         found = vector_of(whole(column))
         values: Micros = found.data
+        if not len(values):
+            return ReadTimes(values, found.valid, END, -END)
         if self._kind is TimeKind.INTEGER:
             values = np.clip(values, -FARTHEST // 1000, FARTHEST // 1000) * 1000
-        elif len(values) and (values.max() > FARTHEST or values.min() < -FARTHEST):
+        low, high = int(values.min()), int(values.max())
+        if high > FARTHEST or low < -FARTHEST:
             values = np.clip(values, -FARTHEST, FARTHEST)
-        return values, found.valid
+            low, high = max(low, -FARTHEST), min(high, FARTHEST)
+        return ReadTimes(values, found.valid, low, high)
 
 
 def kept(table: pa.Table, mask: Mask) -> pa.Table:
@@ -97,13 +121,14 @@ class Timeline:
     def watermark_us(self) -> int | None:
         return None if self.reached_us is None else self.reached_us - self.delay_us
 
-    def followed(self, times: Micros) -> Timeline:
+    def followed(self, read: ReadTimes) -> Timeline:
         """The timeline after these times, of which those beyond its `reached_us` are not believed."""
+        times = read.known
         if not len(times):
             return self
-        start, latest = self.reached_us, int(times.max())
+        start, latest = self.reached_us, read.high if read.valid is None else int(times.max())
         if start is not None and latest <= start + self.ahead_us:
-            return replace(self, reached_us=max(start, latest))
+            return self if latest <= start else replace(self, reached_us=latest)
         if start is None:
             if self.first_us is not None:
                 times = np.append(times, self.first_us)

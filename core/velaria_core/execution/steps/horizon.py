@@ -68,7 +68,7 @@ class Gate:
         self.dropped = 0
         if given is None:
             return None
-        times, valid = self._times.of(given)
+        times, valid, *_ = self._times.of(given)
         if self._late is not None and late_before_us is not None:
             late = closed(times, valid, self._late, late_before_us)
             self.dropped = int(np.count_nonzero(late))
@@ -124,7 +124,8 @@ class Expiry:
         """Where the rows in memory are, and their times."""
         assert self._times is not None
         positions = held.alive()
-        return (positions, *self._times.of(held.take(positions, [self._column])))
+        times, valid, *_ = self._times.of(held.take(positions, [self._column]))
+        return positions, times, valid
 
     def _measure(self) -> None:
         if self._log.held is not None:

@@ -161,15 +161,14 @@ class Numbers:
         keys = []
         for origin, _ in self.keys:
             vector = vector_of(given[origin.column])
-            if origin.size:
-                if not _is_near(vector.data):
-                    return None
-                vector = Vector(vector.data // origin.size, vector.valid)
-            keys.append(vector)
+            keys.append(Vector(vector.data // origin.size, vector.valid) if origin.size else vector)
         try:
             groups = Groups(keys)
         except OverflowError:
             return None
+        for (origin, _), (low, high) in zip(self.keys, groups.extents, strict=True):
+            if origin.size and not (low * origin.size > -_FARTHEST and high * origin.size < _FARTHEST):
+                return None
         made = []
         for (origin, kind), vector in zip(self.keys, groups.keys(), strict=True):
             if origin.size:

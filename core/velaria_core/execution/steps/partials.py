@@ -46,7 +46,7 @@ class GroupedStep(Step):
         """When event time closes each key; never but at the end for one without a time."""
         found: Array | None = None
         for column, span_us in self._times:
-            values, valid = column.of(keys)
+            values, valid, *_ = column.of(keys)
             closes = values + span_us if valid is None else np.where(valid, values + span_us, END)
             found = closes if found is None else np.minimum(found, closes)
         return found

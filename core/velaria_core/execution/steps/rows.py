@@ -49,7 +49,7 @@ class Closes:
 
     def times(self, read: TimeColumn, rows: pa.Table) -> tuple[Micros, Mask | None]:
         """The times of rows, and which have one."""
-        times, valid = read.of(rows)
+        times, valid, *_ = read.of(rows)
         if self.kind is not TimeKind.INTEGER and len(times) and np.abs(times).max() >= FARTHEST:
             # An infinite time is none, in `sql` too.
             finite = np.abs(times) < FARTHEST

@@ -13,7 +13,7 @@ from velaria_core.changes import concat, constant
 from velaria_core.errors import InputError
 from velaria_core.execution.state import Store
 from velaria_core.execution.steps.base import Changes, Moment, Step, some
-from velaria_core.execution.watermark import JUMP_ROWS, Mask, Micros, TimeColumn, Timeline, kept
+from velaria_core.execution.watermark import JUMP_ROWS, Micros, ReadTimes, TimeColumn, Timeline, kept
 from velaria_core.logical.event_time import Late
 from velaria_core.logical.operators import ProcessingTime, Watermark
 
@@ -59,24 +59,28 @@ class WatermarkStep(Step):
         self.late, self.late_rows, self.ahead_rows, self.late_dropped_rows = None, 0, 0, 0
         if given is not None or self._active_ms is None:
             self._active_ms = at.now_ms
+        times: ReadTimes | None = None
         if given is not None:
-            times, valid = self._times.of(given)
+            times = self._times.of(given)
             first_us = self._line.first_us
-            self._line = line = self._line.followed(_known(times, valid))
+            self._line = line = self._line.followed(times)
             if first_us is not None and line.reached_us is not None and first_us > line.reached_us:
                 self.ahead_rows += 1  # the first row: it has passed, and time does not follow it
-            given = self._near(given, times, valid)
+            near = self._near(given, times)
+            given, times = near, times if near is given else None
         if self._line.waiting and (self.ended or self._line.is_near()):
-            given = self._with_those_that_waited(given)
-        return given if given is None or at.late_before_us is None else self._judged(given, at.late_before_us)
+            given, times = self._with_those_that_waited(given), None
+        if given is None or at.late_before_us is None:
+            return given
+        return self._judged(given, self._times.of(given) if times is None else times, at.late_before_us)
 
-    def _near(self, given: pa.Table, times: Micros, valid: Mask | None) -> Changes:
+    def _near(self, given: pa.Table, read: ReadTimes) -> Changes:
         """The rows that are not far ahead; the others are set aside."""
-        line = self._line
+        line, times, valid = self._line, read.micros, read.valid
         if line.reached_us is None or self.ended:
             return given
         known = len(times) if valid is None else int(np.count_nonzero(valid))
-        if not len(times) or int(times.max()) <= line.reached_us:
+        if read.high <= line.reached_us:
             self._line = line.voted(0, known)
             return given
         far = times > line.reached_us if valid is None else (times > line.reached_us) & valid
@@ -88,7 +92,7 @@ class WatermarkStep(Step):
             # Little else comes any more: time has gone there.
             self._line = line.gone()
             if self._folds:
-                self._line = self._line.followed(np.repeat(times[far], 2))  # also of one row
+                self._line = self._line.followed(_all_known(np.repeat(times[far], 2)))  # also of one row
                 return given
             return self._with_those_that_waited(given)
         self.ahead_rows += count
@@ -110,8 +114,9 @@ class WatermarkStep(Step):
         waited = self._waiting()
         self._release()
         rows = waited if given is None else concat([given, waited])
-        times, valid = self._times.of(rows)
-        self._line = replace(self._line, waiting=0, nearest_us=None, votes=0).followed(_known(times, valid))
+        read = self._times.of(rows)
+        times, valid = read.micros, read.valid
+        self._line = replace(self._line, waiting=0, nearest_us=None, votes=0).followed(read)
         if self.ended or self._line.reached_us is None:
             return rows
         far = times > self._line.reached_us if valid is None else (times > self._line.reached_us) & valid
@@ -120,12 +125,13 @@ class WatermarkStep(Step):
         self._wait(kept(rows, far), times[far])
         return some(kept(rows, ~far))
 
-    def _judged(self, rows: pa.Table, late_before_us: int) -> Changes:
+    def _judged(self, rows: pa.Table, times: ReadTimes, late_before_us: int) -> Changes:
         """The rows, with those that are late counted, and kept apart where they go to a sink of their own."""
-        times, valid = self._times.of(rows)
-        if not len(times) or int(times.min()) >= late_before_us:
+        if times.low >= late_before_us:
             return rows
-        behind = times < late_before_us if valid is None else (times < late_before_us) & valid
+        behind = times.micros < late_before_us
+        if times.valid is not None:
+            behind &= times.valid
         self.late_rows = int(np.count_nonzero(behind))
         if self._operator.late is not Late.SIDE or not self.late_rows:
             return rows
@@ -229,5 +235,5 @@ class ProcessingTimeStep(Step):
         self._now_us = self._durable_us
 
 
-def _known(times: Micros, valid: Mask | None) -> Micros:
-    return times if valid is None else times[valid]
+def _all_known(times: Micros) -> ReadTimes:
+    return ReadTimes(times, None, int(times.min()), int(times.max()))
