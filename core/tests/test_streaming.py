@@ -13,6 +13,7 @@ from velaria_core import col, fn
 from velaria_core.contract import abi
 from velaria_core.contract.modes import DeliveryMode, QueryStatus, SinkMode, Trigger
 from velaria_core.errors import ExternalError, InputError
+from velaria_core.execution.sinks.file_set import FileSetSink
 from velaria_core.execution.sources.memory import MemorySource
 from velaria_core.session import DataflowSession
 
@@ -142,6 +143,11 @@ def test_delivery_is_told_as_it_holds(session: DataflowSession, tmp_path: Path) 
     query = session.stream("events").write_stream(Collected(), checkpoint_path=str(tmp_path))
     assert query.delivery.held is DeliveryMode.AT_LEAST_ONCE
     assert "neither transactional nor idempotent" in query.delivery.why
+    query.stop()
+    sink, path = FileSetSink(session._engine, tmp_path / "out"), str(tmp_path / "other")
+    query = session.stream("events").write_stream(sink, checkpoint_path=path, dead_letter=Collected())
+    assert query.delivery.held is DeliveryMode.AT_LEAST_ONCE
+    assert query.delivery.why == "the sink of dead letters is neither transactional nor idempotent"
     query.stop()
 
 

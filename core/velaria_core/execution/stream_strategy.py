@@ -186,14 +186,21 @@ _ORDER: Final = (DeliveryMode.BEST_EFFORT, DeliveryMode.AT_LEAST_ONCE, DeliveryM
 
 
 def guaranteed(options: StreamOptions, sources: Sequence[SourceInfo], sink: SinkInfo) -> DeliveryGuarantee:
-    """What a restart can promise, given what the sources and the sink can."""
+    """What a restart can promise, given what the sources and all sinks can.
+
+    Args:
+        sink: of the output; those of late rows and dead letters are options.
+    """
     asked = options.delivery_mode
+    others = {"late rows": options.late_sink, "dead letters": options.dead_letter}
+    sinks = {"the sink": sink, **{f"the sink of {name}": one.info() for name, one in others.items() if one is not None}}
+    repeating = next((name for name, one in sinks.items() if not (one.transactional or one.idempotent)), None)
     if options.checkpoint_path is None:
         possible, why = DeliveryMode.BEST_EFFORT, "there is no checkpoint_path, so nothing outlives the process"
     elif not all(source.replayable for source in sources):
         possible, why = DeliveryMode.BEST_EFFORT, "a source cannot give its rows again"
-    elif not (sink.transactional or sink.idempotent):
-        possible, why = DeliveryMode.AT_LEAST_ONCE, "the sink is neither transactional nor idempotent"
+    elif repeating is not None:
+        possible, why = DeliveryMode.AT_LEAST_ONCE, f"{repeating} is neither transactional nor idempotent"
     else:
         possible, why = DeliveryMode.EXACTLY_ONCE, "sources replay, the sink commits with the state"
     if _ORDER.index(asked) <= _ORDER.index(possible):
