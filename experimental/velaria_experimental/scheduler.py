@@ -162,7 +162,7 @@ class Scheduler:
                 ticking.result()  # it only ends by an error, without which nothing would ever be late
         finally:
             ticking.cancel()
-            self._supervisor.close()
+            await asyncio.to_thread(self._supervisor.close)  # workers say farewell meanwhile
             await server.stop(grace=0.2)
             self._journal.close()
             sweep()
