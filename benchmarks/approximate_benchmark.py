@@ -27,7 +27,7 @@ from _stream_data import default_cache
 SCRIPT = str(Path(__file__).parent / "_search_approximate.py")
 RECALL = 0.99
 QUERIES = 1000
-BURST = 20  # queries of a turn
+BURST = 100  # queries of a turn: it is a rate that is asked for
 _REST = 0.05  # seconds before a turn: the threads of OpenMP spin on for a while after theirs
 _STEPS = [1, 1.25, 1.5, 1.75]
 _EFFORTS = {
@@ -79,7 +79,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = {"type": lambda text: text.split(","), "help": "by comma (default: all)"}
     parser.add_argument("--contestants", default=list(CONTESTANTS), **names)
     parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="measure these, (n, d) float32, instead")
-    parser.add_argument("--rounds", type=int, default=50, help="turns of each contestant (default: 50)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each contestant (default: 20)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each (default: all cores)")
     parser.add_argument("--data", type=Path, default=default_cache().parent / "search", help="where files stay")
     options = parser.parse_args(arguments)

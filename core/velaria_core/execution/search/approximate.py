@@ -33,9 +33,11 @@ from velaria_core.execution.vectors import Rows
 K_MAX: Final = 20  # rows that are asked for
 _MEASURED: Final = 12  # the nearest of these are what recall is of; those beyond are asked for to see ties
 _CANDIDATES: Final = {"ivf": 4, "hnsw": 2}  # for each row that is asked for; some may be apart since
-_SCORED: Final = {"ivf": 4.0, "hnsw": 1.25}  # of which so many have to be scored
+_SCORED: Final = {"ivf": 4.0, "hnsw": 1.1}  # of which so many have to be scored
 _SAMPLE: Final = 200
 _TRAINED: Final = 64  # vectors for each centre
+_LINKS: Final = 32  # of a vector in a graph
+_UNEVEN: Final = 2.0  # times the width of half of the columns
 _AT_ONCE: Final = 1 << 22  # numbers that are added together
 _EFFORTS: Final = {"ivf": (8, 1024), "hnsw": (32, 1280)}
 _GROWTH: Final = 1.25
@@ -93,13 +95,15 @@ class Approximate:
         faiss = _faiss()
         count, d = len(vectors), vectors.dimension
         groups = max(1, min(int(4 * count**0.5), count // _TRAINED))
-        made = faiss.index_factory(
-            d,
-            f"IVF{groups},SQ8" if kind == "ivf" else "HNSW32,SQ8",
-            faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT,
-        )
         some = np.random.default_rng(1).choice(count, min(count, max(_TRAINED * groups, 10_000)), replace=False)
-        made.train(_prepared(vectors.take(np.sort(some)), metric))
+        trained = _prepared(vectors.take(np.sort(some)), metric)
+        by = faiss.METRIC_L2 if metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT
+        if kind == "ivf":
+            made = faiss.index_factory(d, f"IVF{groups},SQ8", by)
+        else:
+            sizes = faiss.ScalarQuantizer
+            made = faiss.IndexHNSWSQ(d, sizes.QT_8bit_uniform if _is_even(trained) else sizes.QT_8bit, _LINKS, by)
+        made.train(trained)
         sample = _left_out(count)
         rest = np.delete(np.arange(count), sample)
         _add(made, vectors, rest, metric)
@@ -171,6 +175,13 @@ def _prepared(rows: Floats, metric: Metric) -> Floats:
         norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
         rows = (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
     return np.ascontiguousarray(rows)
+
+
+def _is_even(rows: Floats) -> bool:
+    """Whether columns are about as wide as each other, as in most embeddings. Then 8 bits of one scale for all are as
+    good as of one for each, and are read a fifth faster."""
+    widths = rows.max(axis=0) - rows.min(axis=0)
+    return float(widths.max()) <= _UNEVEN * float(np.median(widths))
 
 
 def _add(index: Any, vectors: Vectors, rows: Rows, metric: Metric) -> None:

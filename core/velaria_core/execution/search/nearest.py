@@ -150,7 +150,10 @@ def ordered(
         InputError: as `nearest`.
     """
     exact = _checked(vectors, queries, k, None)
-    which, places = np.nonzero((candidates >= 0) & ~np.isnan(vectors.norms[candidates]))
+    there = candidates >= 0
+    if len(vectors.apart):
+        there &= ~np.isnan(vectors.norms[candidates])
+    which, places = np.nonzero(there)
     rows = candidates[which, places]
     best, scores = _ranked(vectors, exact, which, rows, metric, k)
     return _by_query(len(exact), which[best], rows[best], scores)
@@ -550,7 +553,7 @@ def _scored(vectors: Vectors, exact: Doubles, queries: Rows, rows: Rows, metric:
     The score of a pair does not depend on what stands beside it.
     """
     scores = np.empty(len(rows))
-    lengths = np.sqrt((exact * exact).sum(axis=1))
+    lengths = np.sqrt((exact * exact).sum(axis=1)) if metric is Metric.COSINE else None
     step = max(1, _AT_ONCE // max(1, vectors.dimension))
     for start in range(0, len(scores), step):
         part = slice(start, start + step)
@@ -561,8 +564,8 @@ def _scored(vectors: Vectors, exact: Doubles, queries: Rows, rows: Rows, metric:
             scores[part] = np.sqrt((one * one).sum(axis=1))
             continue
         products = (one * other).sum(axis=1)
-        if metric is Metric.COSINE:
-            norms = np.sqrt((one * one).sum(axis=1)) * lengths[which]
+        if lengths is not None:
+            norms = np.sqrt((one * one).sum(axis=1)) * (lengths if len(exact) == 1 else lengths[which])
             cosines = np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0)
             products = np.minimum(np.maximum(1 - cosines, 0.0), 2.0)
         scores[part] = products
@@ -623,6 +626,8 @@ def _best(vectors: Vectors, asked: _Asked, pairs: _Pairs) -> tuple[list[Rows], l
 
 def _by_query(count: int, queries: Rows, rows: Rows, scores: Doubles) -> tuple[list[Rows], list[Doubles]]:
     """The rows and scores of each query, of those that are sorted by it."""
+    if count == 1:
+        return [rows], [scores]
     ends = [0, *np.searchsorted(queries, np.arange(count), side="right").tolist()]
     parts = [slice(start, end) for start, end in pairwise(ends)]
     return [rows[part] for part in parts], [scores[part] for part in parts]
