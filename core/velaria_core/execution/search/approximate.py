@@ -39,7 +39,7 @@ _TRAINED: Final = 64  # vectors for each centre
 _LINKS: Final = 32  # of a vector in a graph
 _UNEVEN: Final = 2.0  # times the width of half of the columns
 _AT_ONCE: Final = 1 << 22  # numbers that are added together
-_EFFORTS: Final = {"ivf": (8, 1024), "hnsw": (32, 1280)}
+_EFFORTS: Final = {"ivf": (8, 1024), "hnsw": (24, 1280)}
 _GROWTH: Final = 1.25
 
 
