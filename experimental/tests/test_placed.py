@@ -57,6 +57,8 @@ QUERIES = {
     "left join": "SELECT k, v, w FROM events LEFT JOIN names ON k = id AND v < w",
     "full join": "SELECT ts, k, v, w FROM events FULL JOIN names ON k = id AND ts = due",
     "join of what goes": "SELECT k, n, w FROM (SELECT k, count(*) AS n FROM events GROUP BY k) JOIN names ON k = id",
+    "as-of join": "SELECT ts, k, v, w FROM events ASOF JOIN "
+    "(SELECT id, due, max(w) AS w FROM names GROUP BY id, due) AS n ON k = id AND ts >= due",
     "except": "SELECT k, v FROM events EXCEPT SELECT id, w FROM names",
     "intersect": "SELECT k, v FROM events INTERSECT SELECT id, w FROM names",
     "distinct": "SELECT DISTINCT k, v FROM events",

@@ -17,7 +17,7 @@ from velaria_core.execution.search.nearest import Nearest
 from velaria_core.execution.search.vectors import Doubles, Floats, vectors_of
 from velaria_core.execution.vectors import Rows
 
-_MORE: Final = 8  # rows beyond the last that is wanted
+_MORE: Final = 4  # rows beyond the last that is wanted
 _TIES: Final = 1e-9
 _TIES_OF_WIDE: Final = 1e-5  # of queries that are not float32
 
