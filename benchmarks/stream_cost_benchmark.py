@@ -421,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Streams: what they cost besides their rows.")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"by comma, of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of each durable query (default: 2000000)")
-    parser.add_argument("--rounds", type=int, default=2, help="of each durable query, the best counts (default: 2)")
+    parser.add_argument("--rounds", type=int, default=4, help="of each durable query, the best counts (default: 4)")
     parser.add_argument("--seconds", type=float, default=10, help="of pushing for latency (default: 10)")
     parser.add_argument("--soak", type=int, default=20_000_000, metavar="ROWS", help="of the soak (default: 20000000)")
     parser.add_argument("--held", default=",".join(KEYS), help="rows of state, by comma (default: 10k,1M,10M)")
