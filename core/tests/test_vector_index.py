@@ -200,12 +200,12 @@ def test_any_damaged_byte_is_found(tmp_path):
     VectorIndex.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("version", [3, 5])
 def test_another_version_is_refused(tmp_path, version):
     filled(tmp_path / "index", count=60, d=2)
     path = tmp_path / "index" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version}))
-    with pytest.raises(StateError, match=f"of version {version}, this Velaria reads version 3") as error:
+    with pytest.raises(StateError, match=f"of version {version}, this Velaria reads version 4") as error:
         VectorIndex.open(tmp_path / "index")
     assert error.value.code == "vector_index.version"
 
@@ -282,7 +282,7 @@ def test_files_on_disk_are_what_the_docs_say(tmp_path):
     )
     index.commit("t")
     content = (tmp_path / "index" / "000001.segment").read_bytes()
-    assert content[:24] == b"VELVECS\x03" + (2).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    assert content[:24] == b"VELVECS\x04" + (2).to_bytes(8, "little") + (2).to_bytes(8, "little")
     assert len(content) == 8 * 64
 
     def section(number, kind, count):

@@ -102,7 +102,8 @@ class Approximate:
             made = faiss.index_factory(d, f"IVF{groups},SQ8", by)
         else:
             sizes = faiss.ScalarQuantizer
-            made = faiss.IndexHNSWSQ(d, sizes.QT_8bit_uniform if _is_even(trained) else sizes.QT_8bit, _LINKS, by)
+            graph = faiss.IndexHNSWSQ(d, sizes.QT_8bit_uniform if _is_even(trained) else sizes.QT_8bit, _LINKS, by)
+            made = faiss.IndexIDMap(graph)
         made.train(trained)
         sample = _left_out(count)
         rest = np.delete(np.arange(count), sample)
@@ -111,6 +112,8 @@ class Approximate:
         if len(sample):
             index = index._measured(vectors, codes, sample, rest)
         _add(made, vectors, sample, metric)
+        if kind == "hnsw":
+            _put_together(made, graph)
         return index
 
     def _measured(self, vectors: Vectors, codes: Codes, sample: Rows, rest: Rows) -> Approximate:
@@ -145,8 +148,8 @@ class Approximate:
         asked = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
         count = min(_CANDIDATES[self.kind] * k, len(vectors))
         effort = self.effort if self.kind == "ivf" else max(self.effort, count)
-        _, places = self._index.search(asked, count, params=_parameters(self.kind, effort))
-        rows = _rows_at(places, len(vectors))
+        rows: Rows
+        _, rows = self._index.search(asked, count, params=_parameters(self.kind, effort))
         scored = math.ceil(_SCORED[self.kind] * k)
         if len(vectors.apart):
             there = (rows >= 0) & ~np.isnan(vectors.norms[rows])
@@ -187,25 +190,34 @@ def _is_even(rows: Floats) -> bool:
 def _add(index: Any, vectors: Vectors, rows: Rows, metric: Metric) -> None:
     step = max(1, _AT_ONCE // vectors.dimension)
     for start in range(0, len(rows), step):
-        index.add(_prepared(vectors.take(rows[start : start + step]), metric))
+        some = rows[start : start + step]
+        index.add_with_ids(_prepared(vectors.take(some), metric), some)
 
 
-@lru_cache(maxsize=16)
+def _put_together(index: Any, graph: Any) -> None:
+    """Store the vectors of a graph in the order in which a walk from its entrance meets them, a tenth of its time."""
+    faiss = _faiss()
+    links, offsets = faiss.vector_to_array(graph.hnsw.neighbors), faiss.vector_to_array(graph.hnsw.offsets)
+    near = 2 * _LINKS  # of the lowest level, first of all that a vector has
+    unseen = np.ones(graph.ntotal, np.bool_)
+    parts: list[Rows] = []
+    while unseen.any():
+        found = np.array([int(unseen.argmax()) if parts else graph.hnsw.entry_point])
+        while len(found):
+            unseen[found] = False
+            parts.append(found)
+            linked = links[(offsets[found][:, None] + np.arange(near)).astype(np.int64)].reshape(-1)
+            linked = linked[linked >= 0]
+            linked = linked[unseen[linked]]
+            found = linked[np.sort(np.unique(linked, return_index=True)[1])]
+    order = np.concatenate(parts).astype(np.int64)
+    graph.permute_entries(order)
+    faiss.copy_array_to_vector(faiss.vector_to_array(index.id_map)[order], index.id_map)
+
+
 def _left_out(count: int) -> Rows:
-    """Of so many rows those that are added last, in order: by their number alone, so that a reader knows them too."""
+    """Of so many rows those that are added last, in order."""
     return np.sort(np.random.default_rng(0).choice(count, min(count // 5, _SAMPLE), replace=False))
-
-
-@lru_cache(maxsize=16)
-def _added(count: int) -> npt.NDArray[np.int32]:
-    """So many rows in the order in which they are added; -1 at last."""
-    sample = _left_out(count)
-    return np.concatenate([np.delete(np.arange(count), sample), sample, [-1]]).astype(np.int32)
-
-
-def _rows_at(places: Rows, count: int) -> Rows:
-    """The rows that were added at these places; -1 stays."""
-    return _added(count)[places].astype(np.int64)
 
 
 def is_installed() -> bool:

@@ -32,7 +32,7 @@ from velaria_core.execution.search.codes import Codes
 from velaria_core.execution.search.vectors import Chunk, Vectors
 from velaria_core.execution.vectors import Array, Hashes, Mask, Rows
 
-VERSION: Final = 3
+VERSION: Final = 4
 _MAGIC: Final = b"VELVECS" + bytes([VERSION])
 _HEADER: Final = struct.Struct("<8sQQ40x")
 _SECTIONS: Final = (
