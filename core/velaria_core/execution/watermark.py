@@ -47,6 +47,11 @@ class ReadTimes(NamedTuple):
     low: int
     high: int
 
+    @staticmethod
+    def of(micros: Micros, valid: Mask | None = None) -> ReadTimes:
+        low, high = (int(micros.min()), int(micros.max())) if len(micros) else (END, -END)
+        return ReadTimes(micros, valid, low, high)
+
     @property
     def known(self) -> Micros:
         """The times of the rows that have one."""
@@ -76,15 +81,12 @@ class TimeColumn:
                 column = column.cast(pa.int64(), safe=False)
         found = vector_of(whole(column))
         values: Micros = found.data
-        if not len(values):
-            return ReadTimes(values, found.valid, END, -END)
         if self._kind is TimeKind.INTEGER:
             values = np.clip(values, -FARTHEST // 1000, FARTHEST // 1000) * 1000
-        low, high = int(values.min()), int(values.max())
-        if high > FARTHEST or low < -FARTHEST:
-            values = np.clip(values, -FARTHEST, FARTHEST)
-            low, high = max(low, -FARTHEST), min(high, FARTHEST)
-        return ReadTimes(values, found.valid, low, high)
+        read = ReadTimes.of(values, found.valid)
+        if len(values) and (read.high > FARTHEST or read.low < -FARTHEST):
+            read = ReadTimes.of(np.clip(values, -FARTHEST, FARTHEST), found.valid)
+        return read
 
 
 def kept(table: pa.Table, mask: Mask) -> pa.Table:

@@ -201,16 +201,15 @@ def _put_together(index: Any, graph: Any) -> None:
     near = 2 * _LINKS  # of the lowest level, first of all that a vector has
     unseen = np.ones(graph.ntotal, np.bool_)
     parts: list[Rows] = []
-    while unseen.any():
-        found = np.array([int(unseen.argmax()) if parts else graph.hnsw.entry_point])
-        while len(found):
-            unseen[found] = False
-            parts.append(found)
-            linked = links[(offsets[found][:, None] + np.arange(near)).astype(np.int64)].reshape(-1)
-            linked = linked[linked >= 0]
-            linked = linked[unseen[linked]]
-            found = linked[np.sort(np.unique(linked, return_index=True)[1])]
-    order = np.concatenate(parts).astype(np.int64)
+    found = np.array([graph.hnsw.entry_point])
+    while len(found):
+        unseen[found] = False
+        parts.append(found)
+        linked = links[(offsets[found][:, None] + np.arange(near)).astype(np.int64)].reshape(-1)
+        linked = linked[linked >= 0]
+        linked = linked[unseen[linked]]
+        found = linked[np.sort(np.unique(linked, return_index=True)[1])]
+    order = np.concatenate([*parts, np.flatnonzero(unseen)]).astype(np.int64)  # at last those that it does not meet
     graph.permute_entries(order)
     faiss.copy_array_to_vector(faiss.vector_to_array(index.id_map)[order], index.id_map)
 

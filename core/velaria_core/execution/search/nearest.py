@@ -144,16 +144,13 @@ def ordered(
     """The k best of some rows for each query, and their scores.
 
     Args:
-        candidates: (q, c) rows; -1 is none. Rows apart are passed over.
+        candidates: (q, c) rows, none of them apart; -1 is none.
 
     Raises:
         InputError: as `nearest`.
     """
     exact = _checked(vectors, queries, k, None)
-    there = candidates >= 0
-    if len(vectors.apart):
-        there &= ~np.isnan(vectors.norms[candidates])
-    which, places = np.nonzero(there)
+    which, places = np.nonzero(candidates >= 0)
     rows = candidates[which, places]
     best, scores = _ranked(vectors, exact, which, rows, metric, k)
     return _by_query(len(exact), which[best], rows[best], scores)

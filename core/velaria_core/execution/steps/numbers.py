@@ -16,7 +16,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from velaria_core.execution.groups import Groups, reduced
-from velaria_core.execution.vectors import Array, Vector, array_of, valid_of, vector_of, whole, widened
+from velaria_core.execution.vectors import Vector, array_of, valid_of, vector_of, whole, widened
 from velaria_core.logical.event_time import TimeKind
 from velaria_core.logical.lineage import lineage
 from velaria_core.logical.node import Node
@@ -78,7 +78,7 @@ def columns_of(rows: pa.Table, wanted: Sequence[Origin]) -> list[pa.ChunkedArray
         column = rows.column(origin.column)
         if origin.size:
             vector = vector_of(whole(column))
-            if len(vector) and not _is_near(vector.data):
+            if len(vector) and not _is_near(int(vector.data.min()), int(vector.data.max())):
                 return None
             starts = vector.data // origin.size
             starts *= origin.size
@@ -167,7 +167,7 @@ class Numbers:
         except OverflowError:
             return None
         for (origin, _), (low, high) in zip(self.keys, groups.extents, strict=True):
-            if origin.size and not (low * origin.size > -_FARTHEST and high * origin.size < _FARTHEST):
+            if origin.size and not _is_near(low * origin.size, high * origin.size):
                 return None
         made = []
         for (origin, kind), vector in zip(self.keys, groups.keys(), strict=True):
@@ -198,9 +198,9 @@ def _partial(groups: Groups, function: str, column: pa.Array | None) -> Vector |
     return reduced(Fold(function), vector, groups.rows, len(groups))
 
 
-def _is_near(times: Array) -> bool:
-    """Whether times are such that a window around them is one too; infinite ones are not."""
-    return int(times.max()) < _FARTHEST and int(times.min()) > -_FARTHEST
+def _is_near(low: int, high: int) -> bool:
+    """Whether times from `low` to `high` are such that a window around them is one too; infinite ones are not."""
+    return low > -_FARTHEST and high < _FARTHEST
 
 
 def is_whole(kind: pa.DataType) -> bool:

@@ -49,8 +49,8 @@ class Closes:
 
     def times(self, read: TimeColumn, rows: pa.Table) -> tuple[Micros, Mask | None]:
         """The times of rows, and which have one."""
-        times, valid, *_ = read.of(rows)
-        if self.kind is not TimeKind.INTEGER and len(times) and np.abs(times).max() >= FARTHEST:
+        times, valid, low, high = read.of(rows)
+        if self.kind is not TimeKind.INTEGER and len(times) and (high >= FARTHEST or low <= -FARTHEST):
             # An infinite time is none, in `sql` too.
             finite = np.abs(times) < FARTHEST
             valid = finite if valid is None else valid & finite

@@ -92,7 +92,7 @@ class WatermarkStep(Step):
             # Little else comes any more: time has gone there.
             self._line = line.gone()
             if self._folds:
-                self._line = self._line.followed(_all_known(np.repeat(times[far], 2)))  # also of one row
+                self._line = self._line.followed(ReadTimes.of(np.repeat(times[far], 2)))  # also of one row
                 return given
             return self._with_those_that_waited(given)
         self.ahead_rows += count
@@ -233,7 +233,3 @@ class ProcessingTimeStep(Step):
 
     def rolled_back(self) -> None:
         self._now_us = self._durable_us
-
-
-def _all_known(times: Micros) -> ReadTimes:
-    return ReadTimes(times, None, int(times.min()), int(times.max()))
